@@ -1,0 +1,53 @@
+"""Column types that store one value in one way on every engine."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.engine.interfaces import Dialect
+from sqlmodel.sql.sqltypes import UTCDateTime as _UTCDateTime
+
+_MYSQL_FAMILY = {"mysql", "mariadb"}
+
+
+class UTCDateTime(_UTCDateTime):
+    """An aware datetime, stored in UTC; its microseconds survive on MariaDB and MySQL too."""
+
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
+        """Ask MariaDB and MySQL for the six digits that they drop by default."""
+        if dialect.name in _MYSQL_FAMILY:
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return super().load_dialect_impl(dialect)
+
+
+class Text(sa.types.TypeDecorator[str]):
+    """Text that compares byte for byte; without a length it has no practical limit."""
+
+    impl = sa.String
+    cache_ok = True
+
+    def __init__(self, length: int | None = None) -> None:
+        super().__init__(length)
+        self.length = length
+
+    def __repr__(self) -> str:
+        return f"Text({self.length or ''})"
+
+    def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
+        """Name the binary collation that this engine has."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(sa.String(self.length, collation="C"))
+        if dialect.name in _MYSQL_FAMILY:
+            collation = _mysql_binary_collation(dialect)
+            if self.length is None:
+                return dialect.type_descriptor(mysql.LONGTEXT(collation=collation))
+            return dialect.type_descriptor(mysql.VARCHAR(self.length, collation=collation))
+        return dialect.type_descriptor(sa.String(self.length))
+
+
+def _mysql_binary_collation(dialect: Dialect) -> str:
+    # utf8mb4_bin, which both have, ignores trailing spaces. Offline, `mysql://` may mean either server: MariaDB it is.
+    is_mysql = dialect.server_version_info is not None and not getattr(dialect, "is_mariadb", False)
+    return "utf8mb4_0900_bin" if is_mysql else "utf8mb4_nopad_bin"

@@ -1,0 +1,179 @@
+"""Databases: the async engine, its sessions and its transactions."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from weakref import WeakSet
+
+from sqlalchemy import event
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import ORMExecuteState
+from sqlmodel import Session, SQLModel
+from sqlmodel.ext.asyncio.session import AsyncSession as _AsyncSession
+
+from . import engines
+from .errors import StaleVersionError, StorageError, TransactionConflictError
+from .faults import committing, translated
+from .models import TABLES
+from .settings import Settings
+
+Result = TypeVar("Result")
+
+_FIRST_WAIT = 0.01  # Seconds before the first repetition; doubled for each further one, up to the longest wait.
+_LONGEST_WAIT = 1.0
+
+
+class AsyncSession(_AsyncSession):
+    """SQLModel's AsyncSession, whose rows stay readable after a commit."""
+
+    def __init__(self, bind: Any = None, *, expire_on_commit: bool = False, **options: Any) -> None:
+        super().__init__(bind, expire_on_commit=expire_on_commit, **options)
+
+
+class Database:
+    """One database. The URL is the environment's DATABASE_URL unless given; `options` are create_async_engine's."""
+
+    def __init__(self, url: str | URL | None = None, **options: Any) -> None:
+        self._url = url
+        self._options = options
+        self._in_transaction: WeakSet[asyncio.Task[Any]] = WeakSet()
+
+    @cached_property
+    def url(self) -> URL:
+        """The URL with its async driver."""
+        return engines.async_url(self._url or Settings().database_url.get_secret_value())
+
+    @property
+    def shown_url(self) -> str:
+        """The URL as it may be shown: without its password and its options."""
+        return self.url.set(query={}).render_as_string(hide_password=True)
+
+    @cached_property
+    def engine(self) -> AsyncEngine:
+        """The async engine, built when it is first asked for; connections are made when they are needed."""
+        return engines.create_engine(self.url, **self._options)
+
+    @cached_property
+    def _writer(self) -> AsyncEngine:
+        return self.engine.execution_options(**{engines.BEGIN: "IMMEDIATE"})
+
+    @cached_property
+    def _reader(self) -> AsyncEngine:
+        return self.engine.execution_options(**{engines.BEGIN: "READ ONLY", "postgresql_readonly": True})
+
+    def __repr__(self) -> str:
+        return f"Database({self.shown_url!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.dispose()
+
+    async def dispose(self) -> None:
+        """Close the idle connections; a database in memory is gone then."""
+        if "engine" in self.__dict__:
+            await self.engine.dispose()
+
+    def session(self) -> AsyncSession:
+        """Return a plain session: the caller commits and closes it."""
+        return AsyncSession(self.engine)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """Commit at the end, or roll back on any error. Not to be nested in one task: pass the session down."""
+        with self._only_transaction_of_this_task():
+            async with AsyncSession(self._writer) as session:
+                with translated(OSError):
+                    await session.connection()
+                with translated():
+                    yield session
+                    await session.flush()
+                with committing():
+                    await session.commit()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """Give a session that can only read, and blocks no writer; a write raises StorageError."""
+        async with AsyncSession(self._reader, sync_session_class=_ReadOnlySession) as session:
+            with translated(OSError):
+                await session.connection()
+            with translated():
+                yield session
+                await session.flush()
+
+    async def run_transaction(self, work: Callable[[AsyncSession], Awaitable[Result]], *, attempts: int = 10) -> Result:
+        """Return `await work(session)`, committed. Tried again, in a fresh session, where transactions conflict."""
+        if attempts < 1:
+            raise ValueError("attempts must be at least 1")
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                async with self.transaction() as session:
+                    return await work(session)
+            except (TransactionConflictError, StaleVersionError) as error:
+                # A version that the caller expected stays stale; what this session read itself is read anew.
+                hopeless = isinstance(error, StaleVersionError) and error.expected is not None
+                if hopeless or attempt >= attempts:
+                    raise
+            longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt)
+            await asyncio.sleep(random.uniform(0, longest))  # noqa: S311  # jitter is no secret
+
+    async def create_tables(self) -> None:
+        """Create the missing tables, for tests and prototypes: everything else migrates."""
+        with translated(OSError):
+            async with self.engine.begin() as connection:
+                tables = [SQLModel.metadata.tables[name] for name in TABLES]
+                await connection.run_sync(SQLModel.metadata.create_all, tables=tables)
+
+    @contextmanager
+    def _only_transaction_of_this_task(self) -> Iterator[None]:
+        task = cast("asyncio.Task[Any]", asyncio.current_task())  # A coroutine runs in a task.
+        if task in self._in_transaction:
+            raise RuntimeError("this task is in a transaction of this database already: pass its session down")
+        self._in_transaction.add(task)
+        try:
+            yield
+        finally:
+            self._in_transaction.discard(task)
+
+
+class _ReadOnlySession(Session):
+    """Refuses to write, before any SQL and on every engine alike."""
+
+
+@event.listens_for(_ReadOnlySession, "before_flush")
+def _refuse_flush(session: Session, *args: object) -> None:
+    if session.new or session.deleted or any(map(session.is_modified, session.dirty)):
+        raise StorageError("this session only reads: write in a transaction()")
+
+
+@event.listens_for(_ReadOnlySession, "do_orm_execute")
+def _refuse_statement(state: ORMExecuteState) -> None:
+    if state.is_insert or state.is_update or state.is_delete:
+        raise StorageError("this session only reads: write in a transaction()")
+
+
+database = Database()
+
+
+async def get_session() -> AsyncIterator[AsyncSession]:
+    """Yield a session of the default database for one request: committed at its end, rolled back on an error."""
+    async with database.transaction() as session:
+        yield session
+
+
+if TYPE_CHECKING:
+    engine: AsyncEngine
+
+
+def __getattr__(name: str) -> AsyncEngine:
+    # Not at import: a host application's own DATABASE_URL may be none of ours.
+    if name == "engine":
+        return database.engine
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

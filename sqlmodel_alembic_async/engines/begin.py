@@ -1,0 +1,22 @@
+"""How a transaction begins: an execution option that each engine reads in its own way."""
+
+from typing import Literal
+
+from sqlalchemy.engine import Connection
+
+BEGIN = "sqlmodel_alembic_async_begin"
+
+# IMMEDIATE takes SQLite's write lock at once, DEFERRED at the first write, READ ONLY never writes.
+Mode = Literal["IMMEDIATE", "DEFERRED", "READ ONLY"]
+
+
+def begin_mode(connection: Connection) -> Mode:
+    """Return how this connection's transaction is to begin."""
+    mode: Mode = connection.get_execution_options().get(BEGIN, "DEFERRED")
+    return mode
+
+
+def begin_read_only(connection: Connection) -> None:
+    """Begin as MariaDB and MySQL want to be told; PostgreSQL's driver has an option of its own."""
+    if begin_mode(connection) == "READ ONLY":
+        connection.exec_driver_sql("START TRANSACTION READ ONLY")

@@ -1,0 +1,169 @@
+"""Value types that normalise and validate: what a single field may hold.
+
+Every check answers before any SQL and says the same for every engine. Optional texts read blank as null.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, Strict
+
+NAME_LENGTH = 100
+NAME_KEY_LENGTH = 300  # Folding may lengthen a name; a longer key would not fit every engine's index.
+EMAIL_LENGTH = 254
+PHONE_LENGTH = 32
+ADDRESS_LENGTH = 255
+CITY_LENGTH = 80
+POSTAL_CODE_LENGTH = 16
+EXTERNAL_REF_LENGTH = 64
+SPECIES_LENGTH = 50
+BREED_LENGTH = 100
+COLOR_LENGTH = 50
+MICROCHIP_LENGTH = 15
+NOTES_LENGTH = 1_000_000  # A quarter of what MariaDB's default max_allowed_packet lets through.
+
+_INTEGER_MAX = 2**31 - 1
+_ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_ISO_CHIP = re.compile(r"[0-9]{15}")
+_LEGACY_CHIP = re.compile(r"[0-9]{9}|[0-9A-Z]{10}")
+_CHIP_SEPARATORS = re.compile(r"[\s.*-]")
+
+
+def fold(text: str) -> str:
+    """Return the key by which names are searched and ordered: case and compatibility forms do not matter."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def name_key(name: str) -> str:
+    """Return the folded name, as long as its column holds."""
+    return fold(name)[:NAME_KEY_LENGTH]
+
+
+def _clean(text: str, limit: int, *, allowed_controls: str = "") -> str:
+    text = unicodedata.normalize("NFC", text).strip()
+    if not text.isprintable():
+        for character in text:
+            category = unicodedata.category(character)
+            if category == "Cs" or (category in ("Cc", "Zl", "Zp") and character not in allowed_controls):
+                raise ValueError("must not contain control characters or lone surrogates")
+        if all(unicodedata.category(character)[0] in "CZ" for character in text):
+            text = ""  # Nothing in it can be seen.
+    if len(text) > limit:
+        raise ValueError(f"must have at most {limit} characters")
+    return text
+
+
+def _line(limit: int) -> Callable[[str], str | None]:
+    return lambda text: _clean(text, limit) or None
+
+
+def _name(text: str) -> str:
+    text = _clean(text, NAME_LENGTH)
+    if not text:
+        raise ValueError("must not be blank")
+    return text
+
+
+def _notes(text: str) -> str | None:
+    return _clean(text, NOTES_LENGTH, allowed_controls="\t\n\r") or None
+
+
+def _search(text: str) -> str:
+    # A search keeps its outer spaces: "rex " is not the prefix of "rexine".
+    _clean(text, NAME_LENGTH)
+    return name_key(text)
+
+
+def _email(text: str) -> str | None:
+    from email_validator import EmailNotValidError, validate_email
+
+    if not (text := _clean(text, EMAIL_LENGTH)):
+        return None
+    try:
+        address = validate_email(text, check_deliverability=False).normalized.lower()
+    except EmailNotValidError:
+        # Its message quotes the address.
+        raise ValueError("must be a valid e-mail address") from None
+    return _clean(address, EMAIL_LENGTH)
+
+
+def _phone(text: str) -> str | None:
+    if (text := _clean(text, PHONE_LENGTH)) and sum(map(str.isdecimal, text)) < 5:
+        raise ValueError("must have at least 5 digits")
+    return text or None
+
+
+def _species(text: str) -> str | None:
+    return _clean(text.lower(), SPECIES_LENGTH) or None
+
+
+def _microchip(text: str) -> str | None:
+    if not _clean(text, NAME_LENGTH):
+        return None
+    chip = _CHIP_SEPARATORS.sub("", text)
+    chip = chip.upper() if chip.isascii() else ""  # "ß" would become two letters.
+    if _ISO_CHIP.fullmatch(chip):
+        if chip.startswith("999"):
+            raise ValueError("must not be a test number (999…)")
+        if int(chip[3:]) >= 2**38:
+            raise ValueError("must have an identification part of at most 38 bits (ISO 11784)")
+    elif not _LEGACY_CHIP.fullmatch(chip):
+        raise ValueError("must have 15 digits (ISO 11784), or 9 digits or 10 letters and digits (older chips)")
+    return chip
+
+
+def _iso_date(value: Any) -> Any:
+    # JSON has no dates. Anything but YYYY-MM-DD is left for the strict check to refuse.
+    if isinstance(value, str) and _ISO_DATE.fullmatch(value):
+        return date.fromisoformat(value)
+    return value
+
+
+def _not_in_the_future(value: date) -> date:
+    if value > date.today():
+        raise ValueError("must not be in the future")
+    return value
+
+
+def _aware(value: datetime) -> datetime:
+    if value.utcoffset() is None:
+        raise ValueError("must have a time zone")
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be a moment that UTC can express") from None
+
+
+Name = Annotated[str, Strict(), AfterValidator(_name)]
+Email = Annotated[str, Strict(), AfterValidator(_email)]
+Phone = Annotated[str, Strict(), AfterValidator(_phone)]
+Address = Annotated[str, Strict(), AfterValidator(_line(ADDRESS_LENGTH))]
+City = Annotated[str, Strict(), AfterValidator(_line(CITY_LENGTH))]
+PostalCode = Annotated[str, Strict(), AfterValidator(_line(POSTAL_CODE_LENGTH))]
+Notes = Annotated[str, Strict(), AfterValidator(_notes)]
+ExternalRef = Annotated[str, Strict(), AfterValidator(_line(EXTERNAL_REF_LENGTH))]
+Species = Annotated[str, Strict(), AfterValidator(_species)]
+Breed = Annotated[str, Strict(), AfterValidator(_line(BREED_LENGTH))]
+Color = Annotated[str, Strict(), AfterValidator(_line(COLOR_LENGTH))]
+Microchip = Annotated[str, Strict(), AfterValidator(_microchip)]
+SearchText = Annotated[str, Strict(), AfterValidator(_search)]
+
+Sex = Literal["male", "female", "unknown"]
+Status = Literal["active", "missing", "deceased"]
+Flag = Annotated[bool, Strict()]
+Id = Annotated[int, Strict(), Field(ge=1, le=_INTEGER_MAX)]
+Version = Annotated[int, Strict(), Field(ge=1, le=_INTEGER_MAX)]
+Grams = Annotated[int, Strict(), Field(ge=1, le=_INTEGER_MAX)]
+Date = Annotated[date, Strict(), BeforeValidator(_iso_date)]
+PastDate = Annotated[Date, AfterValidator(_not_in_the_future)]
+Moment = Annotated[datetime, Strict(), AfterValidator(_aware)]
+
+
+def is_id(value: object) -> bool:
+    """Tell whether a row could have this id; raise TypeError for what is not an integer."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"an id is an int, not {type(value).__name__}")
+    return 1 <= value <= _INTEGER_MAX

@@ -1,0 +1,278 @@
+"""The tables User and Pet, and the shapes in which callers hand in their values.
+
+A field is declared once, in _UserFields or _PetFields: the Create shape, the row and the table inherit it.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Self
+
+import sqlalchemy as sa
+from pydantic import ConfigDict, model_validator
+from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, PrimaryKeyConstraint, UniqueConstraint, event
+from sqlalchemy.orm import Mapper, declared_attr, object_session
+from sqlmodel import Field, Relationship, SQLModel
+
+from . import fields as f
+from .columns import Text, UTCDateTime
+
+_SHAPE: Any = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class _Key(SQLModel):
+    id: f.Id | None = Field(default=None, primary_key=True, nullable=False)
+
+
+class _Bookkeeping(SQLModel):
+    """What the library keeps about a row; no shape lets a caller set it."""
+
+    archived_at: f.Moment | None = Field(default=None, sa_type=UTCDateTime)
+    created_at: f.Moment = Field(default=None, sa_type=UTCDateTime, nullable=False)
+    updated_at: f.Moment = Field(default=None, sa_type=UTCDateTime, nullable=False)
+    version: f.Version = Field(default=1, sa_type=sa.Integer, nullable=False)
+    name_key: str = Field(default=None, sa_type=Text(f.NAME_KEY_LENGTH), nullable=False)
+
+
+class _UserFields(SQLModel):
+    name: f.Name = Field(sa_type=Text(f.NAME_LENGTH))
+    email: f.Email | None = Field(default=None, sa_type=Text(f.EMAIL_LENGTH))
+    phone: f.Phone | None = Field(default=None, sa_type=Text(f.PHONE_LENGTH))
+    address: f.Address | None = Field(default=None, sa_type=Text(f.ADDRESS_LENGTH))
+    city: f.City | None = Field(default=None, sa_type=Text(f.CITY_LENGTH))
+    postal_code: f.PostalCode | None = Field(default=None, sa_type=Text(f.POSTAL_CODE_LENGTH))
+    notes: f.Notes | None = Field(default=None, sa_type=Text())
+    external_ref: f.ExternalRef | None = Field(default=None, sa_type=Text(f.EXTERNAL_REF_LENGTH))
+
+
+class _PetFields(SQLModel):
+    name: f.Name = Field(sa_type=Text(f.NAME_LENGTH))
+    owner_id: f.Id | None = Field(default=None, sa_type=sa.Integer)
+    species: f.Species | None = Field(default=None, sa_type=Text(f.SPECIES_LENGTH))
+    breed: f.Breed | None = Field(default=None, sa_type=Text(f.BREED_LENGTH))
+    color: f.Color | None = Field(default=None, sa_type=Text(f.COLOR_LENGTH))
+    sex: f.Sex = Field(default="unknown", sa_type=Text(7))
+    neutered: f.Flag | None = Field(default=None, sa_type=sa.Boolean)
+    birth_date: f.PastDate | None = Field(default=None, sa_type=sa.Date)
+    birth_date_estimated: f.Flag = Field(default=False, sa_type=sa.Boolean)
+    weight_g: f.Grams | None = Field(default=None, sa_type=sa.Integer)
+    microchip: f.Microchip | None = Field(default=None, sa_type=Text(f.MICROCHIP_LENGTH))
+    status: f.Status = Field(default="active", sa_type=Text(8))
+    deceased_on: f.PastDate | None = Field(default=None, sa_type=sa.Date)
+    acquired_on: f.Date | None = Field(default=None, sa_type=sa.Date)
+    notes: f.Notes | None = Field(default=None, sa_type=Text())
+    external_ref: f.ExternalRef | None = Field(default=None, sa_type=Text(f.EXTERNAL_REF_LENGTH))
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        _check_agreement(self.__dict__)
+        return self
+
+
+def _check_agreement(pet: dict[str, Any]) -> None:
+    """Check the rules across a pet's fields, as far as the fields are known."""
+    if pet.get("birth_date_estimated") and pet.get("birth_date", ...) is None:
+        raise ValueError("birth_date_estimated needs a birth_date")
+    if deceased_on := pet.get("deceased_on"):
+        if pet.get("status", "deceased") != "deceased":
+            raise ValueError("deceased_on needs the status deceased")
+        if (birth_date := pet.get("birth_date")) and deceased_on < birth_date:
+            raise ValueError("deceased_on must not be before birth_date")
+    if pet.get("acquired_on") and pet.get("owner_id", ...) is None:
+        raise ValueError("acquired_on needs an owner_id")
+
+
+class UserCreate(_UserFields):
+    """The values of a new user; only the name is needed."""
+
+    model_config = _SHAPE
+
+
+class PetCreate(_PetFields):
+    """The values of a new pet; only the name is needed. `weight_g` is in grams, `microchip` as in ISO 11784."""
+
+    model_config = _SHAPE
+
+
+class UserUpdate(SQLModel):
+    """Changes to a user: what is omitted stays, None clears."""
+
+    model_config = _SHAPE
+
+    name: f.Name = Field(default=None)
+    email: f.Email | None = None
+    phone: f.Phone | None = None
+    address: f.Address | None = None
+    city: f.City | None = None
+    postal_code: f.PostalCode | None = None
+    notes: f.Notes | None = None
+    external_ref: f.ExternalRef | None = None
+
+
+class PetUpdate(SQLModel):
+    """Changes to a pet: what is omitted stays, None clears. Its owner changes by transfer_pet only."""
+
+    model_config = _SHAPE
+
+    name: f.Name = Field(default=None)
+    species: f.Species | None = None
+    breed: f.Breed | None = None
+    color: f.Color | None = None
+    sex: f.Sex = Field(default=None)
+    neutered: f.Flag | None = None
+    birth_date: f.PastDate | None = None
+    birth_date_estimated: f.Flag = Field(default=None)
+    weight_g: f.Grams | None = None
+    microchip: f.Microchip | None = None
+    status: f.Status = Field(default=None)
+    deceased_on: f.PastDate | None = None
+    notes: f.Notes | None = None
+    external_ref: f.ExternalRef | None = None
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        _check_agreement({name: getattr(self, name) for name in self.model_fields_set})
+        return self
+
+
+class _UserRow(_Bookkeeping, _UserFields, _Key):
+    """What every user row must satisfy on its way into the database."""
+
+    model_config = _SHAPE
+
+
+class _PetRow(_Bookkeeping, _PetFields, _Key):
+    """What every pet row must satisfy on its way into the database."""
+
+    model_config = _SHAPE
+
+
+class _Table(SQLModel):
+    _row: ClassVar[type[SQLModel]]
+
+    @declared_attr.directive
+    def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805  # SQLAlchemy hands in the class
+        # Every ORM update carries the version it read, so that a stale copy never overwrites a newer row.
+        return {"version_id_col": cls.version}  # type: ignore[attr-defined]  # mapped by the tables below
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        # Loaded values only: showing a row must not touch the database.
+        loaded = {"id": next(iter(sa.inspect(self).identity or ()), None), **self.__dict__}
+        shown = {
+            name: loaded.get(name)
+            for name, field in type(self).model_fields.items()
+            if name not in _Bookkeeping.model_fields and loaded.get(name) not in (None, field.default)
+        }
+        return list(shown.items())
+
+    def __str__(self) -> str:
+        return repr(self)
+
+
+def _named_constraints(table: str) -> tuple[sa.schema.SchemaItem, ...]:
+    return (
+        PrimaryKeyConstraint("id", name=f"pk_{table}"),
+        UniqueConstraint("external_ref", name=f"uq_{table}_external_ref"),
+        CheckConstraint("name <> ''", name=f"ck_{table}_name"),
+        CheckConstraint("version > 0", name=f"ck_{table}_version"),
+        # One for each order of the lists, so that a deep page costs what the first one costs.
+        Index(f"ix_{table}_name_key_id", "name_key", "id"),
+        Index(f"ix_{table}_created_at_id", "created_at", "id"),
+        Index(f"ix_{table}_updated_at_id", "updated_at", "id"),
+    )
+
+
+# SQLite alone would give a deleted row's id to the next one; utf8mb4 and InnoDB may not be a server's default.
+_TABLE_OPTIONS = {"sqlite_autoincrement": True, "mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
+_TABLE_OPTIONS |= {"mariadb_engine": "InnoDB", "mariadb_charset": "utf8mb4"}
+
+
+class User(_Table, _UserRow, table=True):
+    """An owner of pets."""
+
+    _row = _UserRow
+    __table_args__ = (
+        *_named_constraints("user"),
+        UniqueConstraint("email", name="uq_user_email"),
+        Index("ix_user_phone", "phone"),
+        _TABLE_OPTIONS,
+    )
+
+    pets: list["Pet"] = Relationship(
+        back_populates="owner", passive_deletes="all", sa_relationship_kwargs={"lazy": "raise"}
+    )
+
+
+class Pet(_Table, _PetRow, table=True):
+    """An animal, with or without an owner. `weight_g` is in grams, `microchip` as in ISO 11784."""
+
+    _row = _PetRow
+    __table_args__ = (
+        *_named_constraints("pet"),
+        UniqueConstraint("microchip", name="uq_pet_microchip"),
+        ForeignKeyConstraint(["owner_id"], ["user.id"], name="fk_pet_owner_id_user", ondelete="RESTRICT"),
+        CheckConstraint("sex IN ('male', 'female', 'unknown')", name="ck_pet_sex"),
+        CheckConstraint("status IN ('active', 'missing', 'deceased')", name="ck_pet_status"),
+        CheckConstraint("weight_g > 0", name="ck_pet_weight_g"),
+        CheckConstraint("birth_date IS NOT NULL OR NOT birth_date_estimated", name="ck_pet_birth_date_estimated"),
+        CheckConstraint("deceased_on IS NULL OR status = 'deceased'", name="ck_pet_deceased_on"),
+        CheckConstraint("deceased_on >= birth_date", name="ck_pet_deceased_on_birth_date"),
+        CheckConstraint("acquired_on IS NULL OR owner_id IS NOT NULL", name="ck_pet_acquired_on"),
+        Index("ix_pet_owner_id", "owner_id"),
+        Index("ix_pet_species", "species"),
+        _TABLE_OPTIONS,
+    )
+
+    owner: User | None = Relationship(back_populates="pets", sa_relationship_kwargs={"lazy": "raise"})
+
+
+def new_values(shape: UserCreate | PetCreate) -> dict[str, Any]:
+    """Return the columns of a new row, validated again: a shape can be changed after it was made."""
+    now = datetime.now(UTC)
+    values = type(shape).model_validate(shape.__dict__).__dict__
+    return {**values, "name_key": f.name_key(values["name"]), "created_at": now, "updated_at": now, "version": 1}
+
+
+def changed_values(changes: UserUpdate | PetUpdate) -> dict[str, Any]:
+    """Return the columns that an Update shape gives, validated again."""
+    given = {name: getattr(changes, name) for name in changes.model_fields_set}
+    valid = type(changes).model_validate(given)
+    values = {name: getattr(valid, name) for name in given}
+    return values | {"name_key": f.name_key(values["name"])} if "name" in values else values
+
+
+def _refuse_unknown_fields(row: _Table, args: object, values: dict[str, Any]) -> None:
+    mapper = sa.inspect(type(row))
+    if unknown := values.keys() - mapper.attrs.keys():
+        raise TypeError(f"{type(row).__name__} has no field {', '.join(sorted(unknown))}")
+
+
+def _validate_new_row(mapper: Mapper[Any], connection: object, row: User | Pet) -> None:
+    row.created_at = row.created_at or datetime.now(UTC)
+    row.updated_at = row.updated_at or row.created_at
+    _validate(row)
+
+
+def _validate_changed_row(mapper: Mapper[Any], connection: object, row: User | Pet) -> None:
+    session = object_session(row)
+    # Only a row with changed columns gets an UPDATE; a changed list of pets alone gets none.
+    if session is not None and session.is_modified(row, include_collections=False):
+        row.updated_at = datetime.now(UTC)
+        _validate(row)
+
+
+def _validate(row: User | Pet) -> None:
+    values = {name: getattr(row, name) for name in row._row.model_fields}
+    if isinstance(row.name, str):
+        values["name_key"] = ""
+    valid = row._row.model_validate(values)
+    valid.name_key = f.name_key(valid.name)
+    for name, value in valid.__dict__.items():
+        if values[name] is not value:
+            setattr(row, name, value)
+
+
+TABLES = (str(User.__tablename__), str(Pet.__tablename__))
+
+for _table in (User, Pet):
+    event.listen(_table, "init", _refuse_unknown_fields)
+    event.listen(_table, "before_insert", _validate_new_row)
+    event.listen(_table, "before_update", _validate_changed_row)

@@ -1,0 +1,59 @@
+"""What narrows a list, a count and a stream: the filters that users and pets share."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from pydantic import ConfigDict, TypeAdapter, with_config
+from sqlmodel import col
+from typing_extensions import TypedDict
+
+from ..fields import Flag, SearchText
+from ..models import Pet, User
+
+Filters = TypeVar("Filters")
+
+FILTER_CONFIG = ConfigDict(hide_input_in_errors=True)
+
+_LAST_CHARACTER = 0x10FFFF
+_SURROGATES = range(0xD800, 0xE000)
+
+
+@with_config(FILTER_CONFIG)
+class RowFilters(TypedDict, total=False):
+    """`archived`: False (the default) leaves archived rows out, True gives only them, None gives both."""
+
+    name_prefix: SearchText
+    name_contains: SearchText
+    archived: Flag | None
+
+
+def validated(adapter: TypeAdapter[Filters], filters: Mapping[str, Any], known: Mapping[str, Any]) -> Filters:
+    """Return the filters as the fields normalise them; raise TypeError for an unknown one."""
+    if unknown := filters.keys() - known.keys():
+        raise TypeError(f"unknown filter {', '.join(sorted(unknown))}: choose from {', '.join(sorted(known))}")
+    return adapter.validate_python(filters)
+
+
+def row_conditions(model: type[User] | type[Pet], filters: RowFilters) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions of the shared filters."""
+    key = col(model.name_key)
+    conditions = []
+    if prefix := filters.get("name_prefix"):
+        conditions.append(key >= prefix)  # A range, for LIKE can not use every engine's index.
+        if end := _after_every(prefix):
+            conditions.append(key < end)
+    if part := filters.get("name_contains"):
+        conditions.append(key.contains(part, autoescape=True))
+    if (archived := filters.get("archived", False)) is not None:
+        conditions.append(col(model.archived_at).is_not(None) if archived else col(model.archived_at).is_(None))
+    return conditions
+
+
+def _after_every(prefix: str) -> str | None:
+    """Return the first text behind all that begin with the prefix, or None where there is none."""
+    head = prefix.rstrip(chr(_LAST_CHARACTER))
+    if not head:
+        return None
+    code = ord(head[-1]) + 1
+    return head[:-1] + chr(_SURROGATES.stop if code in _SURROGATES else code)

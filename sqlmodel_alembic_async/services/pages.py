@@ -1,0 +1,152 @@
+"""Lists: their orders, the cursor that leads from one page to the next, and streams."""
+
+import base64
+import hashlib
+import json
+import operator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Generic, Literal, TypeVar, get_args
+
+import sqlalchemy as sa
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from ..columns import Text, UTCDateTime
+from ..errors import InvalidCursorError
+from ..fields import is_id
+from ..models import Pet, User
+from . import rows
+
+Row = TypeVar("Row", User, Pet)
+OrderBy = Literal["name", "-name", "created_at", "-created_at", "updated_at", "-updated_at", "id", "-id"]
+
+MAX_LIMIT = 1000
+_MAX_OFFSET = 2**31 - 1
+_CHECKSUM_BYTES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Row]):
+    """One page of a list; `next` is the cursor for `after=`, None on the last page."""
+
+    items: list[Row]
+    next: str | None
+
+
+async def fetch_page(
+    session: AsyncSession,
+    model: type[Row],
+    conditions: Sequence[sa.ColumnElement[bool]],
+    *,
+    order_by: OrderBy,
+    limit: int,
+    after: str | None,
+    offset: int,
+) -> Page[Row]:
+    """Return one page in one statement: it asks for one row more, to know whether a next page exists."""
+    _check_number("limit", limit, 1, MAX_LIMIT)
+    _check_number("offset", offset, 0, _MAX_OFFSET)
+    if order_by not in get_args(OrderBy):
+        raise ValueError(f"order_by must be one of {', '.join(get_args(OrderBy))}")
+    order = _Order(model, order_by)
+    query = select(model).where(*conditions).order_by(*order.columns).limit(limit + 1)
+    if after is not None:
+        if offset:
+            raise ValueError("after and offset exclude each other")
+        query = query.where(order.behind(after, rows.dialect_of(session, model)))
+    if offset:
+        query = query.offset(offset)
+    found = await rows.fetch_all(session, query)
+    items = found[:limit]
+    return Page(items, order.cursor(items[-1]) if len(found) > limit else None)
+
+
+async def stream(
+    session: AsyncSession, model: type[Row], conditions: Sequence[sa.ColumnElement[bool]], *, order_by: OrderBy
+) -> AsyncIterator[Row]:
+    """Yield every row, page by page: memory is constant, and the session is free for other statements meanwhile."""
+    after: str | None = None
+    while True:
+        page = await fetch_page(session, model, conditions, order_by=order_by, limit=MAX_LIMIT, after=after, offset=0)
+        for row in page.items:
+            yield row
+        if (after := page.next) is None:
+            return
+
+
+class _Order:
+    """One order of one list. The id breaks every tie, so that each row has one place."""
+
+    def __init__(self, model: type[User] | type[Pet], order_by: str) -> None:
+        self._model = model
+        self._order_by = order_by
+        self._descending = order_by.startswith("-")
+        # A list in the order of names is in the order of folded names.
+        name = order_by.removeprefix("-")
+        self._attribute = "name_key" if name == "name" else name
+        self._key = col(getattr(model, self._attribute))
+        self._id = col(model.id)
+
+    @property
+    def columns(self) -> list[sa.ColumnElement[Any]]:
+        """Return what to order by."""
+        columns = [self._id] if self._attribute == "id" else [self._key, self._id]
+        return [column.desc() if self._descending else column.asc() for column in columns]
+
+    def behind(self, cursor: str, dialect: sa.Dialect) -> sa.ColumnElement[bool]:
+        """Return the condition for the rows behind the cursor, in the form that this engine's index serves."""
+        value, row_id = self._decode(cursor)
+        further = operator.lt if self._descending else operator.gt
+        id_further: sa.ColumnElement[bool] = further(self._id, row_id)
+        if self._attribute == "id":
+            return id_further
+        if dialect.name in ("mysql", "mariadb"):
+            return sa.or_(further(self._key, value), sa.and_(self._key == value, id_further))
+        place = sa.tuple_(
+            sa.literal(value, UTCDateTime() if isinstance(value, datetime) else Text()), sa.literal(row_id)
+        )
+        condition: sa.ColumnElement[bool] = further(sa.tuple_(self._key, self._id), place)
+        return condition
+
+    def cursor(self, row: User | Pet) -> str:
+        """Return the cursor of the rows behind this one."""
+        value = getattr(row, self._attribute)
+        place = [value.isoformat() if isinstance(value, datetime) else value, row.id]
+        payload = json.dumps([self._model.__tablename__, self._order_by, *place]).encode()
+        return base64.urlsafe_b64encode(_checksum(payload) + payload).rstrip(b"=").decode()
+
+    def _decode(self, cursor: str) -> tuple[Any, int]:
+        try:
+            raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+            checksum, payload = raw[:_CHECKSUM_BYTES], raw[_CHECKSUM_BYTES:]
+            if checksum != _checksum(payload) or base64.urlsafe_b64encode(raw).rstrip(b"=") != cursor.encode():
+                raise ValueError
+            entity, order_by, value, row_id = json.loads(payload)
+            if (entity, order_by) != (self._model.__tablename__, self._order_by) or not is_id(row_id):
+                raise ValueError
+            return self._read(value), row_id
+        except (TypeError, ValueError):
+            raise InvalidCursorError("the cursor is malformed, or of another list or another order") from None
+
+    def _read(self, value: Any) -> Any:
+        if self._attribute == "id":
+            return is_id(value)
+        if self._attribute == "name_key":
+            value.encode()
+            if "\0" in value:
+                raise ValueError
+            return value
+        moment = datetime.fromisoformat(value)
+        return moment.astimezone(UTC)
+
+
+def _checksum(payload: bytes) -> bytes:
+    # Against accidents, not attackers: a forged cursor only chooses where a list goes on.
+    return hashlib.blake2s(payload, digest_size=_CHECKSUM_BYTES).digest()
+
+
+def _check_number(name: str, value: object, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{name} must be an integer from {least} to {most}")

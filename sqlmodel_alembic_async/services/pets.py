@@ -1,0 +1,163 @@
+"""What callers do with pets."""
+
+from collections.abc import AsyncIterator, Iterable
+from datetime import date
+
+import sqlalchemy as sa
+from pydantic import TypeAdapter, with_config
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+from typing_extensions import Unpack
+
+from ..errors import PetDeceasedError, PetNotFoundError, UserNotFoundError
+from ..fields import Breed, Date, Flag, Id, Microchip, Sex, Species, Status, is_id
+from ..models import Pet, PetCreate, PetUpdate
+from . import pages, rows
+from .filters import FILTER_CONFIG, RowFilters, row_conditions, validated
+from .pages import OrderBy, Page
+
+
+@with_config(FILTER_CONFIG)
+class PetFilters(RowFilters, total=False):
+    """What narrows a list of pets; `born_from` and `born_until` are inclusive."""
+
+    owner_id: Id
+    ownerless: Flag
+    species: Species
+    breed: Breed
+    sex: Sex
+    status: Status
+    born_from: Date
+    born_until: Date
+    microchipped: Flag
+
+
+_FILTERS = TypeAdapter(PetFilters)
+_MICROCHIP: TypeAdapter[str | None] = TypeAdapter(Microchip, config=FILTER_CONFIG)
+_DATE = TypeAdapter(Date, config=FILTER_CONFIG)
+
+
+async def create_pet(session: AsyncSession, data: PetCreate) -> Pet:
+    """Add a pet; raise UserNotFoundError if its owner does not exist, AlreadyExistsError if its chip is taken."""
+    pet = Pet(**rows.expect(PetCreate, data).model_dump())
+    try:
+        return await rows.insert(session, pet)
+    except UserNotFoundError as error:
+        raise UserNotFoundError(data.owner_id) from error.__cause__
+
+
+async def create_pets(session: AsyncSession, pets: Iterable[PetCreate]) -> int:
+    """Add pets batch by batch, and return how many."""
+    return await rows.insert_many(session, Pet, PetCreate, pets)
+
+
+async def get_pet(session: AsyncSession, pet_id: int) -> Pet:
+    """Return a pet; raise PetNotFoundError if there is none."""
+    return _found(await rows.fetch_by_id(session, Pet, pet_id), pet_id)
+
+
+async def find_pet_by_microchip(session: AsyncSession, microchip: str) -> Pet | None:
+    """Return the pet with this microchip, in any spelling of its number, or None."""
+    chip = _MICROCHIP.validate_python(microchip)
+    if chip is None:
+        return None
+    return await rows.fetch_one(session, select(Pet).where(col(Pet.microchip) == chip))
+
+
+async def list_pets(
+    session: AsyncSession,
+    *,
+    order_by: OrderBy = "name",
+    limit: int = 50,
+    after: str | None = None,
+    offset: int = 0,
+    **filters: Unpack[PetFilters],
+) -> Page[Pet]:
+    """Return one page of pets; `after` is the `next` of the page before it."""
+    conditions = _conditions(filters)
+    return await pages.fetch_page(session, Pet, conditions, order_by=order_by, limit=limit, after=after, offset=offset)
+
+
+async def count_pets(session: AsyncSession, **filters: Unpack[PetFilters]) -> int:
+    """Return how many pets there are."""
+    return await rows.count(session, Pet, _conditions(filters))
+
+
+async def stream_pets(
+    session: AsyncSession, *, order_by: OrderBy = "name", **filters: Unpack[PetFilters]
+) -> AsyncIterator[Pet]:
+    """Yield every pet in constant memory. Who changes what it yields streams by id: those rows keep their place."""
+    async for pet in pages.stream(session, Pet, _conditions(filters), order_by=order_by):
+        yield pet
+
+
+async def update_pet(
+    session: AsyncSession, pet_id: int, changes: PetUpdate, *, expected_version: int | None = None
+) -> Pet:
+    """Change the columns given; raise StaleVersionError if the pet is no longer at the expected version."""
+    rows.expect(PetUpdate, changes)
+    return _found(await rows.patch(session, Pet, pet_id, changes, expected_version), pet_id)
+
+
+async def transfer_pet(session: AsyncSession, pet_id: int, owner_id: int | None, *, on: date | None = None) -> Pet:
+    """Give a pet to another owner `on` a day, by default today; None releases it. PetDeceasedError for a dead one."""
+    if owner_id is not None and not is_id(owner_id):
+        raise UserNotFoundError(owner_id)
+    day = date.today() if on is None else _DATE.validate_python(on)
+    change = {"owner_id": owner_id, "acquired_on": None if owner_id is None else day}
+    try:
+        pet = await rows.update(session, Pet, pet_id, change, col(Pet.status) != "deceased")
+    except UserNotFoundError as error:
+        raise UserNotFoundError(owner_id) from error.__cause__
+    if pet is None:
+        _found(await rows.fetch_by_id(session, Pet, pet_id), pet_id)
+        raise PetDeceasedError(pet_id)
+    return pet
+
+
+async def release_pets(session: AsyncSession, owner_id: int) -> None:
+    """Leave all pets of an owner without one; delete_user() needs it."""
+    await rows.update_all(session, Pet, {"owner_id": None, "acquired_on": None}, col(Pet.owner_id) == owner_id)
+
+
+async def archive_pet(session: AsyncSession, pet_id: int) -> Pet:
+    """Hide a pet from lists and searches; archived again, it keeps its first moment."""
+    return _found(await rows.archive(session, Pet, pet_id), pet_id)
+
+
+async def restore_pet(session: AsyncSession, pet_id: int) -> Pet:
+    """Show an archived pet again."""
+    return _found(await rows.update(session, Pet, pet_id, {"archived_at": None}), pet_id)
+
+
+async def delete_pet(session: AsyncSession, pet_id: int) -> None:
+    """Delete a pet; raise PetNotFoundError if there is none."""
+    if not await rows.delete(session, Pet, pet_id):
+        raise PetNotFoundError(pet_id)
+
+
+def _conditions(filters: PetFilters) -> list[sa.ColumnElement[bool]]:
+    filters = validated(_FILTERS, filters, PetFilters.__annotations__)
+    conditions = row_conditions(Pet, filters)
+    for name in ("owner_id", "species", "breed", "sex", "status"):
+        if name in filters:
+            conditions.append(col(getattr(Pet, name)) == filters[name])
+    if "ownerless" in filters:
+        conditions.append(_is_null(Pet.owner_id, filters["ownerless"]))
+    if "microchipped" in filters:
+        conditions.append(_is_null(Pet.microchip, not filters["microchipped"]))
+    if "born_from" in filters:
+        conditions.append(col(Pet.birth_date) >= filters["born_from"])
+    if "born_until" in filters:
+        conditions.append(col(Pet.birth_date) <= filters["born_until"])
+    return conditions
+
+
+def _is_null(column: object, wanted: bool) -> sa.ColumnElement[bool]:
+    return col(column).is_(None) if wanted else col(column).is_not(None)
+
+
+def _found(pet: Pet | None, pet_id: int) -> Pet:
+    if pet is None:
+        raise PetNotFoundError(pet_id)
+    return pet

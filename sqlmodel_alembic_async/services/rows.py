@@ -1,0 +1,169 @@
+"""The few statements that users and pets share."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
+from sqlalchemy.sql.base import ExecutableOption
+from sqlmodel import col, func, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
+
+from ..columns import UTCDateTime
+from ..errors import StaleVersionError
+from ..faults import translated
+from ..fields import is_id
+from ..models import Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate, changed_values, new_values
+
+Row = TypeVar("Row", User, Pet)
+Scalar = TypeVar("Scalar")
+
+_BATCH = 1000
+
+
+@asynccontextmanager
+async def statement(session: AsyncSession) -> AsyncIterator[None]:
+    """Translate a failure, and end the transaction it happened in, as SQLAlchemy does when a flush fails."""
+    with translated(OSError):
+        try:
+            yield
+        except (SQLAlchemyError, OSError):
+            await session.run_sync(_end_transaction)
+            raise
+
+
+def _end_transaction(session: Session) -> None:
+    # PostgreSQL refuses all that follows a failed statement, and turns the COMMIT into a silent ROLLBACK. So the
+    # transaction, or the savepoint around the statement, ends here on every engine, and a commit() says so.
+    transaction = session.get_nested_transaction() or session.get_transaction()
+    if transaction is not None and session.is_active:
+        failed = SessionTransaction(session, SessionTransactionOrigin.SUBTRANSACTION, transaction)
+        failed.rollback(_capture_exception=True)
+
+
+def dialect_of(session: AsyncSession, model: type[Row]) -> sa.Dialect:
+    """Return the dialect that this session speaks for this table."""
+    return session.get_bind(model).dialect
+
+
+async def fetch_all(session: AsyncSession, query: SelectOfScalar[Scalar]) -> list[Scalar]:
+    """Return what the database holds now, also for rows the session knows already."""
+    async with statement(session):
+        return list(await session.exec(query, execution_options={"populate_existing": True}))
+
+
+async def fetch_one(session: AsyncSession, query: SelectOfScalar[Scalar]) -> Scalar | None:
+    """Return the first row of the query as the database holds it now, or None."""
+    return next(iter(await fetch_all(session, query)), None)
+
+
+async def fetch_by_id(session: AsyncSession, model: type[Row], row_id: int, *options: ExecutableOption) -> Row | None:
+    """Return one row, or None."""
+    if not is_id(row_id):
+        return None
+    return await fetch_one(session, select(model).where(col(model.id) == row_id).options(*options))
+
+
+async def count(session: AsyncSession, model: type[Row], conditions: Sequence[sa.ColumnElement[bool]]) -> int:
+    """Return the number of rows."""
+    return (await fetch_all(session, select(func.count()).select_from(model).where(*conditions)))[0]
+
+
+async def insert(session: AsyncSession, row: Row) -> Row:
+    """Insert one row."""
+    async with statement(session):
+        session.add(row)
+        await session.flush()
+    return row
+
+
+async def insert_many(
+    session: AsyncSession, model: type[Row], shape: type[UserCreate] | type[PetCreate], rows: Iterable[Any]
+) -> int:
+    """Insert rows batch by batch, and return how many; the whole input is never held in memory."""
+    inserted = 0
+    remaining = iter(rows)
+    while values := [new_values(expect(shape, row)) for row in islice(remaining, _BATCH)]:
+        async with statement(session):
+            await session.exec(sa.insert(sa.inspect(model).local_table), params=values)
+        inserted += len(values)
+    return inserted
+
+
+async def update(
+    session: AsyncSession, model: type[Row], row_id: int, values: dict[str, Any], *conditions: sa.ColumnElement[bool]
+) -> Row | None:
+    """Change one row if it satisfies the conditions, and return it; None where no row does."""
+    if not is_id(row_id):
+        return None
+    change = _change(model, values, col(model.id) == row_id, *conditions)
+    options = {"synchronize_session": False, "populate_existing": True}
+    async with statement(session):
+        if dialect_of(session, model).update_returning:
+            result = await session.exec(change.returning(model), execution_options=options)
+            return result.scalars().first()
+        if not (await session.exec(change, execution_options=options)).rowcount:
+            return None
+    return await fetch_by_id(session, model, row_id)
+
+
+async def update_all(
+    session: AsyncSession, model: type[Row], values: dict[str, Any], *conditions: sa.ColumnElement[bool]
+) -> None:
+    """Change every row that satisfies the conditions, in the session too."""
+    async with statement(session):
+        await session.exec(_change(model, values, *conditions))
+
+
+def _change(model: type[Row], values: dict[str, Any], *conditions: sa.ColumnElement[bool]) -> sa.Update:
+    bookkeeping = {"version": model.version + 1, "updated_at": datetime.now(UTC)}
+    return sa.update(model).where(*conditions).values(**values, **bookkeeping)
+
+
+async def delete(session: AsyncSession, model: type[Row], row_id: int, *conditions: sa.ColumnElement[bool]) -> bool:
+    """Delete one row if it satisfies the conditions; tell whether it did."""
+    if not is_id(row_id):
+        return False
+    removal = sa.delete(model).where(col(model.id) == row_id, *conditions)
+    async with statement(session):
+        return bool((await session.exec(removal, execution_options={"synchronize_session": "fetch"})).rowcount)
+
+
+def expect(shape: type[Scalar], data: object) -> Scalar:
+    """Return the data; raise TypeError where it is not of this shape."""
+    if not isinstance(data, shape):
+        raise TypeError(f"expected {shape.__name__}, not {type(data).__name__}")
+    return data
+
+
+async def patch(
+    session: AsyncSession,
+    model: type[Row],
+    row_id: int,
+    changes: UserUpdate | PetUpdate,
+    expected_version: int | None,
+) -> Row | None:
+    """Change the columns given in one row, and return it; None where it does not exist."""
+    if not (values := changed_values(changes)):
+        row = await fetch_by_id(session, model, row_id)
+        if row is not None and expected_version not in (None, row.version):
+            raise StaleVersionError(expected_version)
+        return row
+    if expected_version is None:
+        return await update(session, model, row_id, values)
+    current = col(model.version) == expected_version if is_id(expected_version) else sa.false()
+    row = await update(session, model, row_id, values, current)
+    if row is None and await fetch_by_id(session, model, row_id) is not None:
+        raise StaleVersionError(expected_version)
+    return row
+
+
+async def archive(session: AsyncSession, model: type[Row], row_id: int) -> Row | None:
+    """Hide one row; archived again, it keeps its first moment."""
+    first = sa.func.coalesce(model.archived_at, sa.literal(datetime.now(UTC), UTCDateTime()))
+    return await update(session, model, row_id, {"archived_at": first})

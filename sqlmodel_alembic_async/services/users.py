@@ -1,0 +1,124 @@
+"""What callers do with users."""
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Literal
+
+import sqlalchemy as sa
+from pydantic import TypeAdapter, with_config
+from sqlalchemy.orm import selectinload
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+from typing_extensions import Unpack
+
+from ..errors import UserHasPetsError, UserNotFoundError
+from ..fields import Email, is_id
+from ..models import Pet, User, UserCreate, UserUpdate
+from . import pages, rows
+from .filters import FILTER_CONFIG, RowFilters, row_conditions, validated
+from .pages import OrderBy, Page
+from .pets import release_pets
+
+
+@with_config(FILTER_CONFIG)
+class UserFilters(RowFilters, total=False):
+    """What narrows a list of users."""
+
+
+_FILTERS = TypeAdapter(UserFilters)
+_EMAIL: TypeAdapter[str | None] = TypeAdapter(Email, config=FILTER_CONFIG)
+
+
+async def create_user(session: AsyncSession, data: UserCreate) -> User:
+    """Add a user; raise AlreadyExistsError if its e-mail or external_ref is taken."""
+    return await rows.insert(session, User(**rows.expect(UserCreate, data).model_dump()))
+
+
+async def create_users(session: AsyncSession, users: Iterable[UserCreate]) -> int:
+    """Add users batch by batch, and return how many."""
+    return await rows.insert_many(session, User, UserCreate, users)
+
+
+async def get_user(session: AsyncSession, user_id: int, *, with_pets: bool = False) -> User:
+    """Return a user; raise UserNotFoundError if there is none."""
+    options = [selectinload(User.pets)] if with_pets else []  # type: ignore[arg-type]  # SQLModel types it as a list
+    return _found(await rows.fetch_by_id(session, User, user_id, *options), user_id)
+
+
+async def find_user_by_email(session: AsyncSession, email: str) -> User | None:
+    """Return the user with this e-mail, in any case of its letters, or None."""
+    address = _EMAIL.validate_python(email)
+    if address is None:
+        return None
+    return await rows.fetch_one(session, select(User).where(col(User.email) == address))
+
+
+async def list_users(
+    session: AsyncSession,
+    *,
+    order_by: OrderBy = "name",
+    limit: int = 50,
+    after: str | None = None,
+    offset: int = 0,
+    **filters: Unpack[UserFilters],
+) -> Page[User]:
+    """Return one page of users; `after` is the `next` of the page before it."""
+    conditions = _conditions(filters)
+    return await pages.fetch_page(session, User, conditions, order_by=order_by, limit=limit, after=after, offset=offset)
+
+
+async def count_users(session: AsyncSession, **filters: Unpack[UserFilters]) -> int:
+    """Return how many users there are."""
+    return await rows.count(session, User, _conditions(filters))
+
+
+async def stream_users(
+    session: AsyncSession, *, order_by: OrderBy = "name", **filters: Unpack[UserFilters]
+) -> AsyncIterator[User]:
+    """Yield every user in constant memory. Who changes what it yields streams by id: those rows keep their place."""
+    async for user in pages.stream(session, User, _conditions(filters), order_by=order_by):
+        yield user
+
+
+async def update_user(
+    session: AsyncSession, user_id: int, changes: UserUpdate, *, expected_version: int | None = None
+) -> User:
+    """Change the columns given; raise StaleVersionError if the user is no longer at the expected version."""
+    rows.expect(UserUpdate, changes)
+    return _found(await rows.patch(session, User, user_id, changes, expected_version), user_id)
+
+
+async def archive_user(session: AsyncSession, user_id: int) -> User:
+    """Hide a user from lists and searches; archived again, it keeps its first moment."""
+    return _found(await rows.archive(session, User, user_id), user_id)
+
+
+async def restore_user(session: AsyncSession, user_id: int) -> User:
+    """Show an archived user again."""
+    return _found(await rows.update(session, User, user_id, {"archived_at": None}), user_id)
+
+
+async def delete_user(session: AsyncSession, user_id: int, *, pets: Literal["refuse", "release"] = "refuse") -> None:
+    """Delete a user; one who has pets is refused with UserHasPetsError, or releases them first."""
+    if pets not in ("refuse", "release"):
+        raise ValueError('pets must be "refuse" or "release"')
+    if pets == "release" and is_id(user_id):
+        await release_pets(session, user_id)
+    # Asked in the same statement: a refusal by the foreign key would end the caller's transaction.
+    has_no_pets = ~select(Pet.id).where(col(Pet.owner_id) == user_id).exists()
+    try:
+        if await rows.delete(session, User, user_id, has_no_pets):
+            return
+    except UserHasPetsError as error:
+        raise UserHasPetsError(user_id) from error.__cause__
+    _found(await rows.fetch_by_id(session, User, user_id), user_id)
+    raise UserHasPetsError(user_id)
+
+
+def _conditions(filters: UserFilters) -> list[sa.ColumnElement[bool]]:
+    return row_conditions(User, validated(_FILTERS, filters, UserFilters.__annotations__))
+
+
+def _found(user: User | None, user_id: int) -> User:
+    if user is None:
+        raise UserNotFoundError(user_id)
+    return user
