@@ -117,7 +117,7 @@ def translated(*others: type[Exception]) -> Iterator[None]:
     except kinds as error:
         if (known := translate(error)) is None:
             raise
-        raise known from DriverError(_describe(error))
+        raise known from cause_of(error)
 
 
 @contextmanager
@@ -146,7 +146,7 @@ def translate(error: BaseException) -> PetManagementError | None:
     if isinstance(error, DBAPIError):
         return _translate_driver_error(error)
     if isinstance(error, OSError):
-        return _translate_code(error, None, "")
+        return _translate_code(error, _code(error), "")
     return None
 
 
@@ -181,12 +181,11 @@ def _translate_code(driver: BaseException, code: str | int | None, statement: st
 
 def _code(driver: BaseException) -> str | int | None:
     """Return SQLite's error name, PostgreSQL's sqlstate, or MariaDB's and MySQL's errno."""
-    for attribute in ("sqlite_errorname", "sqlstate"):
-        if code := getattr(driver, attribute, None):
-            return str(code)
-    if driver.args and isinstance(driver.args[0], int) and not isinstance(driver, OSError):
+    if isinstance(driver, OSError):
+        return None
+    if driver.args and isinstance(driver.args[0], int):
         return driver.args[0]
-    return None
+    return getattr(driver, "sqlite_errorname", None) or getattr(driver, "sqlstate", None)
 
 
 def _primary(code: str | int | None) -> str:
@@ -194,10 +193,11 @@ def _primary(code: str | int | None) -> str:
     return "_".join(str(code).split("_")[:2])
 
 
-def _describe(error: BaseException) -> str:
+def cause_of(error: BaseException) -> DriverError:
+    """Return what may be told of a driver's error: its class and its code."""
     driver = getattr(error, "driver_exception", None) or error
     code = _code(driver)
-    return f"{type(driver).__module__}.{type(driver).__qualname__}" + ("" if code is None else f" {code}")
+    return DriverError(f"{type(driver).__module__}.{type(driver).__qualname__}" + ("" if code is None else f" {code}"))
 
 
 def _name(driver: BaseException) -> str | None:

@@ -127,19 +127,16 @@ class _Order:
             if (entity, order_by) != (self._model.__tablename__, self._order_by) or not is_id(row_id):
                 raise ValueError
             return self._read(value), row_id
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise InvalidCursorError("the cursor is malformed, or of another list or another order") from None
 
     def _read(self, value: Any) -> Any:
         if self._attribute == "id":
             return is_id(value)
-        if self._attribute == "name_key":
-            value.encode()
-            if "\0" in value:
-                raise ValueError
-            return value
-        moment = datetime.fromisoformat(value)
-        return moment.astimezone(UTC)
+        if not isinstance(value, str) or "\0" in value:
+            raise ValueError
+        value.encode()  # UnicodeEncodeError is a ValueError.
+        return value if self._attribute == "name_key" else datetime.fromisoformat(value).astimezone(UTC)
 
 
 def _checksum(payload: bytes) -> bytes:

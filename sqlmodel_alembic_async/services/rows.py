@@ -16,7 +16,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from ..columns import UTCDateTime
 from ..errors import StaleVersionError
-from ..faults import translated
+from ..faults import cause_of, translated
 from ..fields import is_id
 from ..models import Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate, changed_values, new_values
 
@@ -32,18 +32,21 @@ async def statement(session: AsyncSession) -> AsyncIterator[None]:
     with translated(OSError):
         try:
             yield
-        except (SQLAlchemyError, OSError):
-            await session.run_sync(_end_transaction)
+        except (SQLAlchemyError, OSError) as error:
+            await session.run_sync(_end_transaction, cause_of(error))
             raise
 
 
-def _end_transaction(session: Session) -> None:
+def _end_transaction(session: Session, cause: Exception) -> None:
     # PostgreSQL refuses all that follows a failed statement, and turns the COMMIT into a silent ROLLBACK. So the
     # transaction, or the savepoint around the statement, ends here on every engine, and a commit() says so.
     transaction = session.get_nested_transaction() or session.get_transaction()
     if transaction is not None and session.is_active:
         failed = SessionTransaction(session, SessionTransactionOrigin.SUBTRANSACTION, transaction)
-        failed.rollback(_capture_exception=True)
+        try:
+            raise cause
+        except type(cause):
+            failed.rollback(_capture_exception=True)  # The exception being handled is the reason it gives later.
 
 
 def dialect_of(session: AsyncSession, model: type[Row]) -> sa.Dialect:

@@ -1,0 +1,78 @@
+"""Fixtures: every database test runs on SQLite, PostgreSQL and MariaDB, each with a database of its own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import URL
+
+from sqlmodel_alembic_async import AsyncSession, Database, migrations
+
+from .servers import ENGINES, new_database
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def engine_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def migrated_url(engine_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
+    """One migrated database for each engine and each test process; `db` leaves it empty."""
+    with new_database(engine_name, tmp_path_factory.mktemp("database")) as url:
+        asyncio.run(_migrate(url))
+        yield url
+
+
+async def _migrate(url: URL) -> None:
+    async with Database(url) as db:
+        await migrations.upgrade(database=db)
+
+
+@pytest.fixture
+def empty_url(engine_name: str, tmp_path: Path) -> Iterator[URL]:
+    """A database of this test's own, without tables."""
+    with new_database(engine_name, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+async def db(migrated_url: URL) -> AsyncIterator[Database]:
+    """A migrated database without rows."""
+    async with Database(migrated_url) as database:
+        yield database
+        async with database.engine.begin() as connection:
+            await connection.exec_driver_sql("DELETE FROM pet")
+            await connection.exec_driver_sql(f"DELETE FROM {quoted(database, 'user')}")
+
+
+@pytest.fixture
+async def session(db: Database) -> AsyncIterator[AsyncSession]:
+    async with db.session() as session:
+        yield session
+
+
+class Statements:
+    """Counts what a database is asked, BEGIN and its like left out."""
+
+    def __init__(self, database: Database) -> None:
+        self.texts: list[str] = []
+        event.listen(database.engine.sync_engine, "before_cursor_execute", self._note)
+
+    def _note(self, connection: object, cursor: object, statement: str, *rest: object) -> None:
+        if statement.split()[0] in ("SELECT", "INSERT", "UPDATE", "DELETE"):
+            self.texts.append(statement)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@pytest.fixture
+def statements(db: Database) -> Statements:
+    return Statements(db)
+
+
+def quoted(database: Database, name: str) -> str:
+    return str(database.engine.dialect.identifier_preparer.quote(name))

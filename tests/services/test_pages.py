@@ -1,0 +1,207 @@
+"""Orders, cursors and pages."""
+
+import asyncio
+import base64
+import hashlib
+import json
+from typing import get_args
+
+import pytest
+
+from sqlmodel_alembic_async import (
+    AsyncSession,
+    Database,
+    InvalidCursorError,
+    OrderBy,
+    PetCreate,
+    UserCreate,
+    count_pets,
+    create_pet,
+    create_pets,
+    create_users,
+    delete_pet,
+    list_pets,
+    list_users,
+)
+
+
+async def walk(session: AsyncSession, order_by: OrderBy, limit: int) -> list[int]:
+    """Return the ids of all pages."""
+    ids: list[int] = []
+    after = None
+    while True:
+        page = await list_pets(session, order_by=order_by, limit=limit, after=after)
+        ids += [pet.id for pet in page.items if pet.id is not None]
+        if (after := page.next) is None:
+            return ids
+
+
+@pytest.mark.parametrize("order_by", get_args(OrderBy))
+async def test_pages_give_each_row_once_in_the_order_of_the_whole(session: AsyncSession, order_by: OrderBy) -> None:
+    await create_pets(session, (PetCreate(name="rex" if number % 3 else f"Max {number}") for number in range(500)))
+
+    ids = await walk(session, order_by, 70)
+
+    whole = (await list_pets(session, order_by=order_by, limit=1000)).items
+    attribute = {"name": "name_key"}.get(order_by.lstrip("-"), order_by.lstrip("-"))
+    expected = sorted(whole, key=lambda pet: (getattr(pet, attribute), pet.id), reverse=order_by.startswith("-"))
+    assert ids == [pet.id for pet in whole] == [pet.id for pet in expected]
+
+
+@pytest.mark.parametrize("order_by", ["name", "-name"])
+async def test_pages_give_each_row_once_while_others_insert_and_delete(db: Database, order_by: OrderBy) -> None:
+    async with db.transaction() as session:
+        await create_pets(session, (PetCreate(name="Rex") for _ in range(3000)))
+    async with db.reading() as session:
+        before = set(await walk(session, "id", 1000))
+    deleted: set[int] = set()
+    walking = True
+
+    async def disturb() -> None:
+        for victim in sorted(before)[::17]:
+            async with db.transaction() as session:
+                await delete_pet(session, victim)
+                await create_pet(session, PetCreate(name="Rex"))
+                await create_pet(session, PetCreate(name="Ace"))
+            deleted.add(victim)
+            if not walking:
+                return
+
+    disturbance = asyncio.create_task(disturb())
+    seen: list[int] = []
+    after = None
+    while True:
+        async with db.reading() as session:
+            page = await list_pets(session, order_by=order_by, limit=100, after=after)
+        seen += [pet.id for pet in page.items if pet.id is not None]
+        if (after := page.next) is None:
+            break
+    walking = False
+    await disturbance
+
+    assert deleted
+    assert len(seen) == len(set(seen))
+    assert before - deleted <= set(seen)
+
+
+async def test_the_last_page_has_no_next(session: AsyncSession) -> None:
+    await create_pets(session, [PetCreate(name="Rex"), PetCreate(name="Max")])
+
+    assert (await list_pets(session, limit=2)).next is None
+    assert (await list_pets(session, limit=1)).next is not None
+    assert (await list_users(session)).next is None
+
+
+async def test_an_offset_counts_rows(session: AsyncSession) -> None:
+    await create_pets(session, [PetCreate(name=name) for name in "abcde"])
+
+    page = await list_pets(session, offset=2, limit=2)
+    assert [pet.name for pet in page.items] == ["c", "d"]
+    assert [pet.name for pet in (await list_pets(session, after=page.next)).items] == ["e"]
+    assert (await list_pets(session, offset=5)).items == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"limit": limit} for limit in (0, -1, True, 1001, 1.0, "5", None, 2**63)),
+        *({"offset": offset} for offset in (-1, True, 2**31, 2**63, 1.5, None)),
+        *(
+            {"order_by": order}
+            for order in ("name_key", "version", "--id", "+id", "password", "metadata", "pets", None)
+        ),
+    ],
+)
+async def test_a_bad_option_is_refused(session: AsyncSession, options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        await list_pets(session, **options)
+
+
+async def test_a_cursor_and_an_offset_exclude_each_other(session: AsyncSession) -> None:
+    await create_pets(session, [PetCreate(name="Rex"), PetCreate(name="Max")])
+    cursor = (await list_pets(session, limit=1)).next
+
+    with pytest.raises(ValueError, match="exclude each other"):
+        await list_pets(session, after=cursor, offset=1)
+
+
+def forged(*payload: object) -> str:
+    raw = json.dumps(payload).encode()
+    return base64.urlsafe_b64encode(hashlib.blake2s(raw, digest_size=6).digest() + raw).rstrip(b"=").decode()
+
+
+@pytest.mark.parametrize(
+    ("order_by", "cursor"),
+    [
+        *(("name", cursor) for cursor in ("", "x", "!!", "\ud800", "é", "a" * 5000, 7, b"abc")),
+        *(
+            ("name", forged(*payload))
+            for payload in ((), ("pet",), ("pet", "name", "rex", "1"), ("pet", "name", None, 1))
+        ),
+        *(("name", forged("pet", "name", name, 1)) for name in ("a\0", "\ud800", 7, ["a"])),
+        *(("name", forged("pet", "name", "rex", row_id)) for row_id in (0, True, 2**63, 1.5, None)),
+        ("name", forged({"pet": 1})),
+        ("created_at", forged("pet", "created_at", "yesterday", 1)),
+        ("created_at", forged("pet", "created_at", "0001-01-01T00:00:00+14:00", 1)),
+        ("created_at", forged("pet", "created_at", 5, 1)),
+        ("id", forged("pet", "id", 1.5, 1)),
+        ("id", forged("pet", "name", "rex", 1)),
+        ("name", forged("user", "name", "rex", 1)),
+    ],
+)
+async def test_a_malformed_cursor_is_refused(session: AsyncSession, order_by: OrderBy, cursor: str) -> None:
+    with pytest.raises(InvalidCursorError):
+        await list_pets(session, order_by=order_by, after=cursor)
+
+
+async def test_a_tampered_cursor_is_refused(session: AsyncSession) -> None:
+    await create_pets(session, [PetCreate(name="Rex"), PetCreate(name="Max")])
+    cursor = (await list_pets(session, limit=1)).next
+    assert cursor is not None
+
+    for place in range(len(cursor)):
+        for other in ("A", "b", "_", ""):
+            tampered = cursor[:place] + other + cursor[place + 1 :]
+            if tampered != cursor:
+                with pytest.raises(InvalidCursorError):
+                    await list_pets(session, after=tampered)
+    with pytest.raises(InvalidCursorError):
+        await list_pets(session, after=cursor + "=")
+
+
+async def test_a_cursor_of_another_list_or_order_is_refused(session: AsyncSession) -> None:
+    await create_pets(session, [PetCreate(name="Rex"), PetCreate(name="Max")])
+    await create_users(session, [UserCreate(name="Ada"), UserCreate(name="Bob")])
+    cursor = (await list_pets(session, limit=1)).next
+
+    for work in (list_users(session, after=cursor), list_pets(session, order_by="-name", after=cursor)):
+        with pytest.raises(InvalidCursorError):
+            await work
+    assert len((await list_pets(session, after=cursor)).items) == 1
+    assert await count_pets(session) == 2
+
+
+async def test_pages_and_prefixes_are_served_by_the_index(db: Database, engine_name: str) -> None:
+    async with db.transaction() as session:
+        await create_pets(session, (PetCreate(name=f"Rex {number % 100}") for number in range(5000)))
+        cursor = (await list_pets(session, limit=1000)).next
+    texts: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, parameters: object, *rest: object) -> None:
+        texts.append((statement, parameters))
+
+    from sqlalchemy import event
+
+    event.listen(db.engine.sync_engine, "before_cursor_execute", note)
+    async with db.reading() as session:
+        await list_pets(session, after=cursor)
+        await list_pets(session, name_prefix="Rex 7")
+    event.remove(db.engine.sync_engine, "before_cursor_execute", note)
+    explain = {"sqlite": "EXPLAIN QUERY PLAN ", "postgresql": "EXPLAIN ", "mariadb": "EXPLAIN "}[engine_name]
+    async with db.engine.connect() as connection:
+        if engine_name == "postgresql":
+            await connection.exec_driver_sql("ANALYZE pet")
+        for statement, parameters in texts:
+            if statement.startswith("SELECT"):
+                plan = (await connection.exec_driver_sql(explain + statement, parameters)).all()
+                assert "ix_pet_name_key_id" in str(plan), plan

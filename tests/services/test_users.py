@@ -1,0 +1,354 @@
+"""What callers do with users."""
+
+from datetime import date
+
+import pytest
+from pydantic import ValidationError
+from sqlalchemy import text
+
+from sqlmodel_alembic_async import (
+    AlreadyExistsError,
+    AsyncSession,
+    ConflictError,
+    Database,
+    DatabaseError,
+    PetCreate,
+    StaleVersionError,
+    User,
+    UserCreate,
+    UserHasPetsError,
+    UserNotFoundError,
+    UserUpdate,
+    archive_user,
+    count_users,
+    create_pet,
+    create_user,
+    create_users,
+    delete_user,
+    find_user_by_email,
+    get_pet,
+    get_user,
+    list_users,
+    restore_user,
+    stream_users,
+    update_user,
+)
+
+from ..conftest import Statements
+
+NOBODY = 2_000_000_000
+
+
+async def test_each_service_takes_the_statements_it_promises(
+    session: AsyncSession, statements: Statements, engine_name: str
+) -> None:
+    no_returning = engine_name == "mariadb"
+
+    async def cost(work: object) -> int:
+        before = len(statements)
+        await work  # type: ignore[misc]  # any coroutine
+        return len(statements) - before
+
+    assert await cost(create_user(session, UserCreate(name="Ada", email="ada@example.com"))) == 1
+    user = (await list_users(session)).items[0]
+    await create_pet(session, PetCreate(name="Rex", owner_id=user.id))
+    assert await cost(create_users(session, [UserCreate(name="Bob"), UserCreate(name="Cleo")])) == 1
+    assert await cost(get_user(session, user.id)) == 1
+    assert await cost(get_user(session, user.id, with_pets=True)) == 2
+    assert await cost(find_user_by_email(session, "ada@example.com")) == 1
+    assert await cost(list_users(session, name_prefix="a", name_contains="d", limit=1)) == 1
+    assert await cost(count_users(session)) == 1
+    assert await cost(update_user(session, user.id, UserUpdate(city="Rome"))) == 1 + no_returning
+    assert await cost(update_user(session, user.id, UserUpdate(city=None), expected_version=2)) == 1 + no_returning
+    assert await cost(update_user(session, user.id, UserUpdate())) == 1
+    assert await cost(archive_user(session, user.id)) == 1 + no_returning
+    assert await cost(restore_user(session, user.id)) == 1 + no_returning
+    assert await cost(delete_user(session, user.id, pets="release")) == 2
+    lonely = await create_user(session, UserCreate(name="Dan"))
+    assert await cost(delete_user(session, lonely.id)) == 1
+
+
+async def test_a_created_user_is_there_with_every_value(db: Database) -> None:
+    data = UserCreate(
+        name="Ada",
+        email="Ada@Example.com",
+        phone="+44 1234 567",
+        address="1 Main St",
+        city="London",
+        postal_code="00123",
+        notes="likes cats\nand dogs",
+        external_ref="crm-1",
+    )
+    async with db.transaction() as session:
+        created = await create_user(session, data)
+
+    async with db.reading() as session:
+        found = await get_user(session, created.id)
+    assert found.model_dump(exclude={"email"}) == created.model_dump(exclude={"email"})
+    assert {**data.model_dump(), "email": "ada@example.com"}.items() <= found.model_dump().items()
+
+
+@pytest.mark.parametrize("key", [NOBODY, 0, -1, 2**31, 2**63, 10**30])
+async def test_what_does_not_exist_is_not_found(session: AsyncSession, key: int) -> None:
+    for work in (
+        get_user(session, key),
+        update_user(session, key, UserUpdate(name="Ada")),
+        update_user(session, key, UserUpdate(name="Ada"), expected_version=1),
+        update_user(session, key, UserUpdate()),
+        archive_user(session, key),
+        restore_user(session, key),
+        delete_user(session, key),
+        delete_user(session, key, pets="release"),
+    ):
+        with pytest.raises(UserNotFoundError) as caught:
+            await work
+        assert caught.value.key == key
+
+
+@pytest.mark.parametrize("key", ["1", 1.0, True, None])
+async def test_an_id_that_is_no_integer_is_refused(session: AsyncSession, key: int) -> None:
+    for work in (get_user(session, key), delete_user(session, key), update_user(session, key, UserUpdate(name="Ada"))):
+        with pytest.raises(TypeError):
+            await work
+
+
+@pytest.mark.parametrize("data", [{"name": "Ada"}, PetCreate(name="Rex"), User(name="Ada")])
+async def test_only_shapes_are_accepted(session: AsyncSession, data: UserCreate) -> None:
+    with pytest.raises(TypeError, match="expected UserCreate"):
+        await create_user(session, data)
+    with pytest.raises(TypeError, match="expected UserCreate"):
+        await create_users(session, [data])
+    with pytest.raises(TypeError, match="expected UserUpdate"):
+        await update_user(session, 1, data)  # type: ignore[arg-type]  # on purpose
+
+
+async def test_a_shape_that_was_broken_after_its_validation_is_refused(session: AsyncSession) -> None:
+    broken = UserCreate(name="Ada").model_copy(update={"name": ""})
+    broken_change = UserUpdate(name="Ada").model_copy(update={"name": ""})
+
+    for work in (create_user(session, broken), create_users(session, [broken]), update_user(session, 1, broken_change)):
+        with pytest.raises(ValidationError):
+            await work
+        await session.rollback()
+
+
+@pytest.mark.parametrize("field", ["email", "external_ref"])
+async def test_a_second_row_with_a_unique_value_is_refused(db: Database, field: str) -> None:
+    value = {"email": "ada@example.com", "external_ref": "S1"}[field]
+    async with db.transaction() as session:
+        await create_user(session, UserCreate(name="Ada", **{field: value}))
+        other = await create_user(session, UserCreate(name="Other"))
+
+    twin = UserCreate(name="Twin", **{field: value.title() if field == "email" else value})
+    for attempt in ("create", "bulk", "update"):
+        with pytest.raises(AlreadyExistsError) as caught:
+            async with db.transaction() as session:
+                if attempt == "create":
+                    await create_user(session, twin)
+                elif attempt == "bulk":
+                    await create_users(session, [UserCreate(name="First"), twin])
+                else:
+                    await update_user(session, other.id, UserUpdate(**{field: value}))
+        assert caught.value.field == field
+    async with db.reading() as session:
+        assert await count_users(session) == 2
+
+
+async def test_a_user_is_found_by_e_mail_in_any_case(session: AsyncSession) -> None:
+    user = await create_user(session, UserCreate(name="Ada", email="ada@example.com"))
+
+    assert await find_user_by_email(session, " ADA@EXAMPLE.COM ") is user
+    assert await find_user_by_email(session, "bob@example.com") is None
+    assert await find_user_by_email(session, "") is None
+    with pytest.raises(ValidationError):
+        await find_user_by_email(session, "not an address")
+
+
+async def test_two_callers_who_change_different_fields_both_win(db: Database) -> None:
+    async with db.transaction() as session:
+        user = await create_user(session, UserCreate(name="Ada"))
+    async with db.session() as first, db.session() as second:
+        await get_user(first, user.id)
+        await get_user(second, user.id)
+        await first.rollback()
+        await second.rollback()
+
+        await update_user(first, user.id, UserUpdate(city="Rome"))
+        await first.commit()
+        seen = await update_user(second, user.id, UserUpdate(phone="12345"))
+        await second.commit()
+
+    assert (seen.city, seen.phone, seen.version) == ("Rome", "12345", 3)
+
+
+async def test_a_stale_version_is_refused(session: AsyncSession) -> None:
+    user = await create_user(session, UserCreate(name="Ada"))
+    await update_user(session, user.id, UserUpdate(city="Rome"), expected_version=1)
+
+    for stale in (1, 7, 2**63):
+        with pytest.raises(StaleVersionError) as caught:
+            await update_user(session, user.id, UserUpdate(city="Oslo"), expected_version=stale)
+        assert caught.value.expected == stale
+        with pytest.raises(StaleVersionError):
+            await update_user(session, user.id, UserUpdate(), expected_version=stale)
+    with pytest.raises(TypeError):
+        await update_user(session, user.id, UserUpdate(city="Oslo"), expected_version=True)
+    assert (await update_user(session, user.id, UserUpdate(), expected_version=2)).city == "Rome"
+
+
+async def test_a_read_sees_what_others_changed(db: Database) -> None:
+    async with db.session() as first, db.session() as second:
+        user = await create_user(first, UserCreate(name="Ada"))
+        await first.commit()
+        async with second.begin():
+            await update_user(second, user.id, UserUpdate(name="Eve"))
+
+        assert (await get_user(first, user.id)).name == "Eve"
+        assert user.name == "Eve"
+
+
+async def test_an_archived_user_is_hidden_until_restored(session: AsyncSession) -> None:
+    user = await create_user(session, UserCreate(name="Ada", email="ada@example.com"))
+
+    first = (await archive_user(session, user.id)).archived_at
+    assert (await archive_user(session, user.id)).archived_at == first
+    assert (await list_users(session)).items == []
+    assert await count_users(session) == 0
+    assert await count_users(session, archived=True) == 1
+    assert await count_users(session, archived=None) == 1
+    assert (await get_user(session, user.id)).archived_at == first
+    assert await find_user_by_email(session, "ada@example.com") is user
+
+    assert (await restore_user(session, user.id)).archived_at is None
+    assert await count_users(session) == 1
+
+
+async def test_a_user_with_pets_is_not_deleted_and_the_transaction_goes_on(db: Database) -> None:
+    async with db.transaction() as session:
+        user = await create_user(session, UserCreate(name="Ada"))
+        await create_pet(session, PetCreate(name="Rex", owner_id=user.id))
+        with pytest.raises(UserHasPetsError) as caught:
+            await delete_user(session, user.id)
+        await update_user(session, user.id, UserUpdate(city="Rome"))
+
+    assert caught.value.user_id == user.id
+    async with db.reading() as session:
+        assert (await get_user(session, user.id)).city == "Rome"
+
+
+async def test_a_deleted_user_releases_the_pets_if_asked(session: AsyncSession) -> None:
+    user = await create_user(session, UserCreate(name="Ada"))
+    pet = await create_pet(session, PetCreate(name="Rex", owner_id=user.id, acquired_on=date(2020, 1, 1)))
+
+    await delete_user(session, user.id, pets="release")
+
+    assert (pet.owner_id, pet.acquired_on, pet.version) == (None, None, 2)
+    await session.refresh(pet)
+    assert (pet.owner_id, pet.acquired_on, pet.version) == (None, None, 2)
+    with pytest.raises(UserNotFoundError):
+        await get_user(session, user.id)
+    assert (await get_pet(session, pet.id)).owner_id is None
+
+
+async def test_a_wish_for_the_pets_that_nobody_knows_is_refused(session: AsyncSession) -> None:
+    with pytest.raises(ValueError, match='"refuse" or "release"'):
+        await delete_user(session, 1, pets="drop")  # type: ignore[arg-type]  # on purpose
+
+
+async def test_a_user_that_a_host_table_refers_to_is_not_deleted(empty_url: object) -> None:
+    async with Database(empty_url) as db:  # type: ignore[arg-type]  # a URL
+        await db.create_tables()
+        quote = db.engine.dialect.identifier_preparer.quote
+        async with db.transaction() as session:
+            user = await create_user(session, UserCreate(name="Ada"))
+        async with db.engine.begin() as connection:
+            await connection.execute(
+                text(
+                    "CREATE TABLE clinic (id INTEGER PRIMARY KEY, owner_id INTEGER, CONSTRAINT fk_clinic FOREIGN KEY"
+                    f" (owner_id) REFERENCES {quote('user')} (id))"
+                )
+            )
+            await connection.execute(text("INSERT INTO clinic VALUES (1, :id)"), {"id": user.id})
+
+        with pytest.raises(ConflictError, match="another table") as caught:
+            async with db.transaction() as session:
+                await delete_user(session, user.id)
+
+        assert type(caught.value) is ConflictError
+
+
+async def test_names_are_searched_in_any_case_and_literally(session: AsyncSession) -> None:
+    names = ["Zo\u00eb", "ZOE\u0308 Smith", "100%", "100 percent", "a_b", "axb", "back\\slash", "\U0010ffffx"]
+    await create_users(session, [UserCreate(name=name) for name in names])
+
+    async def found(**filters: str) -> set[str]:
+        return {user.name for user in (await list_users(session, **filters)).items}  # type: ignore[arg-type]  # names only
+
+    assert await found(name_prefix="zo\u00eb") == {"Zo\u00eb", "ZO\u00cb Smith"}
+    assert await found(name_prefix="zo\u00eb ") == {"ZO\u00cb Smith"}
+    assert await found(name_prefix="100%") == {"100%"}
+    assert await found(name_contains="%") == {"100%"}
+    assert await found(name_contains="_") == {"a_b"}
+    assert await found(name_contains="K\\S") == {"back\\slash"}
+    assert await found(name_prefix="\U0010ffff") == {"\U0010ffffx"}
+    assert await found(name_prefix="", name_contains="") == {"Zo\u00eb", "ZO\u00cb Smith", *names[2:]}
+
+
+async def test_an_unknown_filter_is_a_type_error(session: AsyncSession) -> None:
+    for work in (list_users(session, species="dog"), count_users(session, species="dog")):  # type: ignore[call-arg]  # on purpose
+        with pytest.raises(TypeError, match="unknown filter species"):
+            await work
+    with pytest.raises(TypeError, match="unknown filter species"):
+        await anext(stream_users(session, species="dog"))  # type: ignore[call-arg]  # on purpose
+
+
+async def test_a_stream_gives_every_user_once(session: AsyncSession) -> None:
+    await create_users(session, (UserCreate(name=f"User {number % 7}") for number in range(2100)))
+
+    ids = [user.id async for user in stream_users(session)]
+    some = [user.id async for user in stream_users(session, order_by="-id", name_prefix="user 3")]
+    assert len(ids) == len(set(ids)) == 2100
+    assert some == sorted(some, reverse=True)
+    assert len(some) == 300
+
+
+async def test_what_a_stream_yields_can_be_changed_meanwhile(session: AsyncSession) -> None:
+    await create_users(session, (UserCreate(name=f"User {number}") for number in range(1500)))
+
+    async for user in stream_users(session, order_by="id"):
+        await update_user(session, user.id, UserUpdate(city="Rome"))
+        if user.id % 500 == 0:
+            await delete_user(session, user.id)
+
+    assert {user.city async for user in stream_users(session)} == {"Rome"}
+
+
+async def test_after_a_failed_call_the_transaction_is_over_on_every_engine(db: Database) -> None:
+    async with db.transaction() as session:
+        await create_user(session, UserCreate(name="Ada", email="ada@example.com"))
+
+    with pytest.raises(DatabaseError, match="begin_nested") as caught:
+        async with db.transaction() as session:
+            await create_user(session, UserCreate(name="Lost"))
+            with pytest.raises(AlreadyExistsError):
+                await create_users(session, [UserCreate(name="Twin", email="ada@example.com")])
+            with pytest.raises(DatabaseError, match="begin_nested"):
+                await count_users(session)
+
+    assert type(caught.value) is DatabaseError
+    async with db.reading() as session:
+        assert await count_users(session) == 1
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+async def test_a_savepoint_keeps_the_transaction_alive(db: Database, bulk: bool) -> None:
+    twin = UserCreate(name="Twin", email="ada@example.com")
+    async with db.transaction() as session:
+        await create_user(session, UserCreate(name="Ada", email="ada@example.com"))
+        with pytest.raises(AlreadyExistsError):
+            async with session.begin_nested():
+                await (create_users(session, [twin]) if bulk else create_user(session, twin))
+        await create_user(session, UserCreate(name="Bob"))
+
+    async with db.reading() as session:
+        assert [user.name for user in (await list_users(session)).items] == ["Ada", "Bob"]
