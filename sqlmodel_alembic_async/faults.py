@@ -216,10 +216,10 @@ def _unique_field(name: str | None) -> str:
 
 
 def _foreign_key_error(name: str | None, statement: str) -> PetManagementError:
-    own = _ON_OWN_TABLE.match(statement)
-    # SQLite names no key. On our own tables it is the owner's, unless a row that others refer to is deleted.
-    if own and own["verb"] != "DELETE FROM" and name in (None, "fk_pet_owner_id_user"):
-        return UserNotFoundError(None)
-    if own and own["verb"] == "DELETE FROM" and name == "fk_pet_owner_id_user":
-        return UserHasPetsError(None)
+    # SQLite names no key: on our own tables it is most likely the owner's.
+    if name in (None, "fk_pet_owner_id_user") and (own := _ON_OWN_TABLE.match(statement)):
+        if own["verb"] != "DELETE FROM":
+            return UserNotFoundError(None)
+        if own["table"] == "user":
+            return UserHasPetsError(None)
     return ConflictError("a row of another table refers to this one, or is missing")

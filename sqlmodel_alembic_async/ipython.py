@@ -1,6 +1,7 @@
 """The IPython extension: `%load_ext sqlmodel_alembic_async`, or `ipython --ext sqlmodel_alembic_async`."""
 
 import asyncio
+import atexit
 import importlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from sqlmodel import select
 
 from . import migrations
-from .databases import Database, database
+from .databases import AsyncSession, Database, database
 from .errors import DatabaseError
 
 _HINTS = """\
@@ -21,11 +22,22 @@ def load_ipython_extension(shell: Any) -> None:
     """Put the public names and an open session into the namespace, and say where the data is."""
     package = importlib.import_module(__package__)
     shell.push({name: getattr(package, name) for name in package.__all__ if not name.startswith("_")})
-    shell.push({"select": select, "session": database.session()})
+    session = database.session()
+    shell.push({"select": select, "session": session})
+    atexit.register(_close, session)
     # IPython may or may not run an event loop in this thread: another one has none.
     with ThreadPoolExecutor(1) as thread:
         state = thread.submit(lambda: asyncio.run(_state())).result()
     print(f"sqlmodel_alembic_async {package.__version__} on {database.shown_url}", state, _HINTS, sep="\n")  # noqa: T201  # its output
+
+
+def _close(session: AsyncSession) -> None:
+    # The loop that IPython runs its cells in: the connections belong to it.
+    from IPython.core.async_helpers import get_asyncio_loop
+
+    loop = get_asyncio_loop()  # type: ignore[no-untyped-call]  # IPython's own
+    loop.run_until_complete(session.close())
+    loop.run_until_complete(database.dispose())
 
 
 async def _state() -> str:

@@ -216,7 +216,7 @@ async def test_relationships_load_on_purpose_only(session: AsyncSession) -> None
     session.expire(user)
     await session.refresh(user)
 
-    with pytest.raises(InvalidRequestError, match="'User.pets' is not available"):
+    with pytest.raises(InvalidRequestError, match=r"'User\.pets' is not available"):
         _ = user.pets
     await session.refresh(user, ["pets"])
     assert sorted(pet.name for pet in user.pets) == ["Max", "Rex"]

@@ -1,0 +1,72 @@
+"""A program of somebody who uses the package: `mypy --strict` reads it, and tests/test_consumer.py runs it."""
+
+from collections.abc import Sequence
+from datetime import date
+
+from sqlmodel import select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from sqlmodel_alembic_async import (
+    Database,
+    Page,
+    Pet,
+    PetCreate,
+    PetNotFoundError,
+    PetUpdate,
+    User,
+    UserCreate,
+    count_users,
+    create_pet,
+    create_pets,
+    create_user,
+    find_pet_by_microchip,
+    get_pet,
+    get_user,
+    list_pets,
+    list_users,
+    migrations,
+    stream_pets,
+    transfer_pet,
+    update_pet,
+)
+
+
+async def register(session: AsyncSession) -> Pet:
+    ada: User = await create_user(session, UserCreate(name="Ada"))
+    pet = Pet(name="Rex", species="dog", birth_date=date(2020, 1, 1))
+    session.add(pet)
+    await session.flush()
+    assert pet.id is not None
+    return await transfer_pet(session, pet.id, ada.id)
+
+
+async def main(url: str) -> list[str]:
+    shown: list[str] = []
+    async with Database(url) as db:
+        await migrations.upgrade(database=db)
+        pet: Pet = await db.run_transaction(register)
+        async with db.transaction() as session:
+            number: int = await create_pets(session, [PetCreate(name="Max", weight_g=4200)])
+            await create_pet(session, PetCreate(name="Leo", sex="male", microchip="985141000123456"))
+        async with db.reading() as session:
+            page: Page[Pet] = await list_pets(session, order_by="-name", species="dog", name_prefix="r", limit=10)
+            shown += [pet.name for pet in page.items]
+            rows: Sequence[Pet] = (await session.exec(select(Pet).where(Pet.name == "Max"))).all()
+            shown += [str(row.weight_g) for row in rows]
+            async for each in stream_pets(session, order_by="id"):
+                shown.append(each.name)
+            found: Pet | None = await find_pet_by_microchip(session, "985 141 000 123 456")
+            shown.append(found.name if found else "-")
+            users = (await list_users(session, after=None)).items
+            assert users[0].id is not None
+            owner = await get_user(session, users[0].id, with_pets=True)
+            shown += [owner.name, owner.pets[0].name, str(await count_users(session, archived=None)), str(number)]
+            try:
+                await get_pet(session, 10**9)
+            except PetNotFoundError as error:
+                key: int | None = error.key
+                shown.append(str(key))
+        async with db.transaction() as session:
+            assert pet.id is not None
+            shown.append((await update_pet(session, pet.id, PetUpdate(breed=None, status="missing"))).status)
+    return shown

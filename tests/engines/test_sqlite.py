@@ -1,0 +1,150 @@
+"""All that is SQLite's own."""
+
+import asyncio
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from sqlmodel_alembic_async import (
+    Database,
+    PetCreate,
+    StorageError,
+    TransactionConflictError,
+    UserCreate,
+    count_pets,
+    create_pet,
+    create_user,
+    list_pets,
+)
+
+
+async def pragma(db: Database, name: str) -> object:
+    async with db.engine.connect() as connection:
+        return (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar()
+
+
+async def test_every_connection_is_set_up(tmp_path: Path) -> None:
+    async with Database(f"sqlite:///{tmp_path}/x.db") as db:
+        assert await pragma(db, "foreign_keys") == 1
+        assert await pragma(db, "journal_mode") == "wal"
+        assert await pragma(db, "synchronous") == 1
+        assert await pragma(db, "trusted_schema") == 0
+        assert await pragma(db, "busy_timeout") == 10_000
+
+
+async def test_a_new_file_is_private(tmp_path: Path) -> None:
+    async with Database(f"sqlite:///{tmp_path}/x.db") as db:
+        await db.create_tables()
+
+        modes = {stat.S_IMODE(os.stat(tmp_path / name).st_mode) for name in os.listdir(tmp_path)}
+
+    assert modes == {0o600}
+
+
+async def test_a_file_keeps_the_mode_it_has(tmp_path: Path) -> None:
+    (tmp_path / "x.db").touch(0o644)
+    (tmp_path / "x.db").chmod(0o644)
+
+    async with Database(f"sqlite:///{tmp_path}/x.db") as db:
+        await db.create_tables()
+
+    assert stat.S_IMODE((tmp_path / "x.db").stat().st_mode) == 0o644
+
+
+async def test_a_uri_is_passed_on(tmp_path: Path) -> None:
+    async with Database(f"sqlite:///file:{tmp_path}/x.db?mode=rwc&uri=true") as db:
+        await db.create_tables()
+
+    assert (tmp_path / "x.db").exists()
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite+aiosqlite://"])
+async def test_a_database_in_memory_is_shared_by_all_sessions_and_gone_when_disposed(url: str) -> None:
+    db, other = Database(url), Database(url)
+    await db.create_tables()
+    await other.create_tables()
+
+    async def add(number: int) -> None:
+        async with db.transaction() as session:
+            await create_pet(session, PetCreate(name=f"Pet {number}"))
+
+    async def fail() -> None:
+        with pytest.raises(KeyError):
+            async with db.transaction() as session:
+                await create_pet(session, PetCreate(name="Lost"))
+                raise KeyError
+
+    await asyncio.gather(*(add(number) for number in range(50)), *(fail() for _ in range(20)))
+    async with db.reading() as session, other.reading() as others:
+        assert await count_pets(session) == 50
+        assert await count_pets(others) == 0
+    await other.dispose()
+
+    await db.dispose()
+    await db.create_tables()
+    async with db.reading() as session:
+        assert await count_pets(session) == 0
+    await db.dispose()
+
+
+async def test_a_writer_waits_for_another_one_and_gives_up_with_a_conflict(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/x.db"
+    async with Database(url) as db, Database(url, connect_args={"timeout": 0.05}) as impatient:
+        await db.create_tables()
+        async with db.transaction() as session:
+            await create_user(session, UserCreate(name="Ada"))
+
+            with pytest.raises(TransactionConflictError):
+                async with impatient.transaction():
+                    pass
+            async with impatient.reading() as reader:
+                assert await count_pets(reader) == 0
+
+
+async def test_a_hand_made_session_begins_plainly(tmp_path: Path) -> None:
+    async with Database(f"sqlite:///{tmp_path}/x.db") as db, db.session() as idle:
+        await db.create_tables()
+        await count_pets(idle)
+
+        async with db.transaction() as session:
+            await create_pet(session, PetCreate(name="Rex"))
+
+        assert await count_pets(idle) == 0
+        await idle.rollback()
+        assert await count_pets(idle) == 1
+
+
+async def test_an_inner_savepoint_ends_with_the_outer_transaction(tmp_path: Path) -> None:
+    async with Database(f"sqlite:///{tmp_path}/x.db") as db:
+        await db.create_tables()
+        with pytest.raises(KeyError):
+            async with db.transaction() as session:
+                async with session.begin_nested():
+                    await create_pet(session, PetCreate(name="Rex"))
+                raise KeyError
+
+        async with db.reading() as session:
+            assert (await list_pets(session)).items == []
+
+
+async def test_a_reader_becomes_a_writer_again(tmp_path: Path) -> None:
+    async with Database(f"sqlite:///{tmp_path}/x.db", pool_size=1, max_overflow=0) as db:
+        await db.create_tables()
+        for _ in range(2):
+            with pytest.raises(StorageError):
+                async with db.reading() as session:
+                    await session.exec(text("DELETE FROM pet"))  # type: ignore[call-overload]  # text has no overload
+            async with db.transaction() as session:
+                await create_pet(session, PetCreate(name="Rex"))
+
+
+async def test_storage_that_can_not_be_used_says_why(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("this is not a database, and it is long enough to be read as one " * 20)
+    for name, reason in (("missing/x.db", "can not be opened"), ("text.db", "not a database")):
+        async with Database(f"sqlite:///{tmp_path / name}") as db:
+            with pytest.raises(StorageError, match=reason):
+                async with db.transaction():
+                    pass

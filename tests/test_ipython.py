@@ -1,0 +1,101 @@
+"""A real IPython, driven at its prompt."""
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+import pexpect
+import pytest
+from sqlalchemy.engine import URL
+
+PROMPT = re.compile(r"In \[\d+\]: ")
+
+
+class Shell:
+    """An IPython at its prompt; `type()` returns what a cell shows."""
+
+    environment: ClassVar = {"PYTHONWARNINGS": "default", "TERM": "dumb"}
+
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+        options = ["--simple-prompt", "--no-banner", "--colors=nocolor", "--no-confirm-exit"]
+        self.process = pexpect.spawn(
+            sys.executable,
+            ["-m", "IPython", *options, *arguments],
+            cwd=str(folder),
+            env={**os.environ, **self.environment, "IPYTHONDIR": str(folder / "ipython"), **environment},
+            encoding="utf-8",
+            timeout=30,
+            echo=False,
+            dimensions=(50, 300),
+        )
+        self.process.expect(PROMPT)
+        self.greeting = self.process.before.replace("\r", "")
+
+    def type(self, cell: str) -> str:
+        self.process.sendline(cell)
+        self.process.expect(PROMPT)
+        return re.sub(r"^Out\[\d+\]: ", "", self.process.before.replace("\r", "").strip())
+
+    def leave(self) -> str:
+        self.process.sendline("exit()")
+        self.process.expect(pexpect.EOF)
+        self.process.close()
+        assert self.process.exitstatus == 0
+        return self.process.before.replace("\r", "").strip()
+
+
+def test_the_session_of_the_tutorials_works_as_typed(empty_url: URL, tmp_path: Path) -> None:
+    url = empty_url.render_as_string(hide_password=False)
+    shell = Shell(tmp_path, "--ext", "sqlmodel_alembic_async", DATABASE_URL=url)
+    assert "Migrations are pending: await migrations.upgrade()" in shell.greeting
+    assert empty_url.render_as_string() in shell.greeting
+
+    for silent in (
+        "await migrations.upgrade()",
+        'user_chonky = User(name="chonky")',
+        'pet_frog = Pet(name="phroge")',
+        "session.add_all((user_chonky, pet_frog))",
+        "await session.commit()",
+        "await session.refresh(user_chonky)",
+    ):
+        assert shell.type(silent) == ""
+    assert shell.type("print(user_chonky)") == "User(id=1, name='chonky')"
+    assert "InvalidRequestError: 'User.pets' is not available due to lazy='raise'" in shell.type("user_chonky.pets")
+    assert shell.type('await session.refresh(user_chonky, ["pets"])') == ""
+    assert shell.type("user_chonky.pets") == "[]"
+    assert (
+        shell.type('await create_pet(session, PetCreate(name="Rex", species="dog"))')
+        == "Pet(id=2, name='Rex', species='dog')"
+    )
+    assert (
+        shell.type('await list_pets(session, species="dog")')
+        == "Page(items=[Pet(id=2, name='Rex', species='dog')], next=None)"
+    )
+    assert shell.type("(await session.exec(select(User))).all()") == "[User(id=1, name='chonky')]"
+    assert "UserNotFoundError: no user with id 9" in shell.type("await get_user(session, 9)")
+    assert shell.type("await session.commit()") == ""
+    assert shell.leave() == ""
+
+    again = Shell(tmp_path, DATABASE_URL=url)
+    assert "The tables are up to date." in again.type("%load_ext sqlmodel_alembic_async")
+    assert again.type("await count_pets(session)") == "2"
+    assert again.leave() == ""
+
+
+@pytest.mark.parametrize("url", ["postgresql://ada:secret@127.0.0.1:1/x", "mysql://ada:secret@127.0.0.1:1/x"])
+def test_a_server_that_does_not_answer_is_told_in_a_sentence(url: str, tmp_path: Path) -> None:
+    shell = Shell(tmp_path, "--ext", "sqlmodel_alembic_async", DATABASE_URL=url)
+
+    assert "The database can not be asked: the database can not be reached" in shell.greeting
+    assert "secret" not in shell.greeting
+    assert shell.leave() == ""
+
+
+def test_the_default_is_a_private_file_in_this_folder(tmp_path: Path) -> None:
+    shell = Shell(tmp_path, "--ext", "sqlmodel_alembic_async", DATABASE_URL="")
+
+    assert "sqlite+aiosqlite:///./data.db" in shell.greeting
+    assert shell.leave() == ""
+    assert (tmp_path / "data.db").stat().st_mode & 0o777 == 0o600
