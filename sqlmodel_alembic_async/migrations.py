@@ -1,6 +1,9 @@
 """Alembic's commands as coroutines, which work inside a running event loop and from an installed package."""
 
-from collections.abc import Callable
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ from .faults import translated
 VERSION_TABLE = "sqlmodel_alembic_async_version"  # Of our own, so that a host's Alembic can share the database.
 
 _PACKAGE = Path(__file__).parent
+_TURN = 0.02  # Seconds between two looks whether another task of this process has ended its migration.
+_alembic = threading.Lock()
 
 
 async def upgrade(revision: str = "head", *, database: Database = default_database) -> None:
@@ -49,10 +54,22 @@ async def _run(database: Database, order: Callable[[Config], Any]) -> None:
         config.attributes["connection"] = connection
         order(config)
 
-    with translated(OSError):
-        async with database.engine.connect() as connection:
-            await connection.execution_options(**{BEGIN: "IMMEDIATE"})
-            await connection.run_sync(run)
+    async with _alone():
+        with translated(OSError):
+            async with database.engine.connect() as connection:
+                await connection.execution_options(**{BEGIN: "IMMEDIATE"})
+                await connection.run_sync(run)
+
+
+@asynccontextmanager
+async def _alone() -> AsyncIterator[None]:
+    # Alembic keeps its context in module globals: one process runs one command at a time, whatever its event loops.
+    while not _alembic.acquire(blocking=False):  # noqa: ASYNC110  # an asyncio.Lock serves one event loop only
+        await asyncio.sleep(_TURN)
+    try:
+        yield
+    finally:
+        _alembic.release()
 
 
 def _config() -> Config:

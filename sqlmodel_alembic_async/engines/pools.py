@@ -27,7 +27,7 @@ class LoopPool(AsyncAdaptedQueuePool):
         if record in self._lent:
             self._lent.discard(record)
             super()._do_return_conn(record)
-        elif self.connections_outlive_loops:
+        else:
             record.close()  # Lent by an earlier loop: this one's queue has no place for it.
 
     def dispose(self) -> None:

@@ -1,5 +1,6 @@
 """What callers do with users."""
 
+import asyncio
 from datetime import date
 
 import pytest
@@ -234,6 +235,25 @@ async def test_a_user_with_pets_is_not_deleted_and_the_transaction_goes_on(db: D
     assert caught.value.user_id == user.id
     async with db.reading() as session:
         assert (await get_user(session, user.id)).city == "Rome"
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql", "mariadb"], indirect=True)
+async def test_a_user_who_gets_a_pet_meanwhile_is_not_deleted(db: Database) -> None:
+    async with db.transaction() as session:
+        user = await create_user(session, UserCreate(name="Ada"))
+
+    async def delete() -> None:
+        async with db.transaction() as session:
+            await delete_user(session, user.id)
+
+    async with db.transaction() as session:
+        await create_pet(session, PetCreate(name="Rex", owner_id=user.id))
+        deletion = asyncio.create_task(delete())
+        await asyncio.sleep(0.3)
+    with pytest.raises(UserHasPetsError) as caught:
+        await deletion
+
+    assert caught.value.user_id == user.id
 
 
 async def test_a_deleted_user_releases_the_pets_if_asked(session: AsyncSession) -> None:
