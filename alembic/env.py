@@ -61,9 +61,10 @@ def run_offline() -> None:
 
 def run_on(connection: sa.Connection) -> None:
     """Migrate on this connection, one process at a time."""
-    context.configure(connection=connection, **OPTIONS)
     guard = {"sqlite": _sqlite, "postgresql": _postgresql}.get(connection.dialect.name, _mysql)
     with guard(connection):
+        # Told of the connection only now, Alembic knows that the transaction is not its own to commit.
+        context.configure(connection=connection, transactional_ddl=connection.in_transaction(), **OPTIONS)
         context.run_migrations()
 
 

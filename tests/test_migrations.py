@@ -1,7 +1,6 @@
 """Migrations: Alembic's commands from the shell and as coroutines, against real databases."""
 
 import ast
-import asyncio
 import inspect
 import os
 import secrets
