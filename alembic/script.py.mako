@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from alembic import op
 
 from sqlmodel_alembic_async import columns
+
+# On SQLite a batch builds the table anew: hand it table_kwargs={"sqlite_autoincrement": True}, or ids are given twice.
 ${imports if imports else ""}
 revision: str = ${repr(up_revision)}
 down_revision: str | None = ${repr(down_revision)}
