@@ -7,10 +7,10 @@ from logging.config import fileConfig
 from typing import Any
 
 import sqlalchemy as sa
+from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlmodel import SQLModel
 
-from alembic import context
 from sqlmodel_alembic_async import columns
 from sqlmodel_alembic_async.databases import Database
 from sqlmodel_alembic_async.engines import BEGIN

@@ -4,16 +4,17 @@ A field is declared once, in _UserFields or _PetFields: the Create shape, the ro
 """
 
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import sqlalchemy as sa
 from pydantic import ConfigDict, model_validator
-from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, PrimaryKeyConstraint, UniqueConstraint, event
-from sqlalchemy.orm import Mapper, declared_attr, object_session
+from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, PrimaryKeyConstraint, UniqueConstraint
+from sqlalchemy.orm import declared_attr
 from sqlmodel import Field, Relationship, SQLModel
 
 from . import fields as f
 from .columns import Text, UTCDateTime
+from .validation import hold_rows_to
 
 _SHAPE: Any = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -146,8 +147,6 @@ class _PetRow(_Bookkeeping, _PetFields, _Key):
 
 
 class _Table(SQLModel):
-    _row: ClassVar[type[SQLModel]]
-
     @declared_attr.directive
     def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805  # SQLAlchemy hands in the class
         # Every ORM update carries the version it read, so that a stale copy never overwrites a newer row.
@@ -188,7 +187,6 @@ _TABLE_OPTIONS |= {"mariadb_engine": "InnoDB", "mariadb_charset": "utf8mb4"}
 class User(_Table, _UserRow, table=True):
     """An owner of pets."""
 
-    _row = _UserRow
     __table_args__ = (
         *_named_constraints("user"),
         UniqueConstraint("email", name="uq_user_email"),
@@ -204,7 +202,6 @@ class User(_Table, _UserRow, table=True):
 class Pet(_Table, _PetRow, table=True):
     """An animal, with or without an owner. `weight_g` is in grams, `microchip` as in ISO 11784."""
 
-    _row = _PetRow
     __table_args__ = (
         *_named_constraints("pet"),
         UniqueConstraint("microchip", name="uq_pet_microchip"),
@@ -239,40 +236,7 @@ def changed_values(changes: UserUpdate | PetUpdate) -> dict[str, Any]:
     return values | {"name_key": f.name_key(values["name"])} if "name" in values else values
 
 
-def _refuse_unknown_fields(row: _Table, args: object, values: dict[str, Any]) -> None:
-    mapper = sa.inspect(type(row))
-    if unknown := values.keys() - mapper.attrs.keys():
-        raise TypeError(f"{type(row).__name__} has no field {', '.join(sorted(unknown))}")
-
-
-def _validate_new_row(mapper: Mapper[Any], connection: object, row: User | Pet) -> None:
-    row.created_at = row.created_at or datetime.now(UTC)
-    row.updated_at = row.updated_at or row.created_at
-    _validate(row)
-
-
-def _validate_changed_row(mapper: Mapper[Any], connection: object, row: User | Pet) -> None:
-    session = object_session(row)
-    # Only a row with changed columns gets an UPDATE; a changed list of pets alone gets none.
-    if session is not None and session.is_modified(row, include_collections=False):
-        row.updated_at = datetime.now(UTC)
-        _validate(row)
-
-
-def _validate(row: User | Pet) -> None:
-    values = {name: getattr(row, name) for name in row._row.model_fields}
-    if isinstance(row.name, str):
-        values["name_key"] = ""
-    valid = row._row.model_validate(values)
-    valid.name_key = f.name_key(valid.name)
-    for name, value in valid.__dict__.items():
-        if values[name] is not value:
-            setattr(row, name, value)
-
-
 TABLES = (str(User.__tablename__), str(Pet.__tablename__))
 
-for _table in (User, Pet):
-    event.listen(_table, "init", _refuse_unknown_fields)
-    event.listen(_table, "before_insert", _validate_new_row)
-    event.listen(_table, "before_update", _validate_changed_row)
+hold_rows_to(_UserRow, User)
+hold_rows_to(_PetRow, Pet)

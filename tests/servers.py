@@ -22,16 +22,25 @@ _SERVERS = {
 
 
 def on_server(engine: str, *statements: str) -> None:
-    """Run statements on a server's own database, each by itself."""
+    """Run statements on a server's own database, each by itself; skip the test where there is no server."""
 
-    async def run() -> None:
+    async def run() -> Exception | None:
         server = create_async_engine(_SERVERS[engine], isolation_level="AUTOCOMMIT")
-        async with server.connect() as connection:
-            for statement in statements:
-                await connection.execute(text(statement))
+        try:
+            connection = await server.connect()
+        except Exception as error:
+            # Any failure to reach the server counts; which ones there are is the driver's business.
+            return error
+        for statement in statements:
+            await connection.execute(text(statement))
+        await connection.close()
         await server.dispose()
+        return None
 
-    asyncio.run(run())
+    if (error := asyncio.run(run())) is not None:
+        if os.environ.get("TEST_ALL_ENGINES"):
+            raise error
+        pytest.skip(f"no {engine} server: {type(error).__name__} (TEST_{engine.upper()}_URL names another one)")
 
 
 @contextmanager
@@ -41,13 +50,7 @@ def new_database(engine: str, folder: Path) -> Iterator[URL]:
     if engine == "sqlite":
         yield make_url(f"sqlite+aiosqlite:///{folder / name}.db")
         return
-    try:
-        on_server(engine, f"CREATE DATABASE {name}")
-    except Exception as error:
-        # Any failure to reach the server counts; which ones there are is the driver's business.
-        if os.environ.get("TEST_ALL_ENGINES"):
-            raise
-        pytest.skip(f"no {engine} server: {type(error).__name__} (TEST_{engine.upper()}_URL names another one)")
+    on_server(engine, f"CREATE DATABASE {name}")
     try:
         yield _SERVERS[engine].set(database=name)
     finally:

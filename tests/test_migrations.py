@@ -17,12 +17,12 @@ import asyncmy
 import asyncpg
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy.engine import URL, make_url
 from sqlmodel import SQLModel
 
-from alembic import command
 from sqlmodel_alembic_async import (
     ConflictError,
     Database,

@@ -8,8 +8,8 @@ Create Date: 2026-11-21 07:07:44.031962
 from collections.abc import Sequence
 
 import sqlalchemy as sa
-
 from alembic import op
+
 from sqlmodel_alembic_async import columns
 
 revision: str = "efbb46ce1654"

@@ -1,0 +1,47 @@
+"""A row validates itself: SQLModel leaves tables unchecked, so mapper listeners check every row on its way in."""
+
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from sqlalchemy import event, inspect
+from sqlalchemy.orm import object_session
+from sqlmodel import SQLModel
+
+from .fields import name_key
+
+
+def hold_rows_to(shape: type[SQLModel], table: type[SQLModel]) -> None:
+    """Let no row of the table into the database but as the shape validates and normalises it."""
+    event.listen(table, "init", _refuse_unknown_fields)
+    event.listen(table, "before_insert", partial(_validate_new, shape))
+    event.listen(table, "before_update", partial(_validate_changed, shape))
+
+
+def _refuse_unknown_fields(row: SQLModel, args: object, values: dict[str, Any]) -> None:
+    known = inspect(type(row), raiseerr=True).attrs.keys()
+    if unknown := values.keys() - set(known):
+        raise TypeError(f"{type(row).__name__} has no field {', '.join(sorted(unknown))}")
+
+
+def _validate_new(shape: type[SQLModel], mapper: object, connection: object, row: Any) -> None:
+    row.created_at = row.created_at or datetime.now(UTC)
+    row.updated_at = row.updated_at or row.created_at
+    _validate(shape, row)
+
+
+def _validate_changed(shape: type[SQLModel], mapper: object, connection: object, row: Any) -> None:
+    session = object_session(row)
+    # Only a row with changed columns gets an UPDATE; a changed list of pets alone gets none.
+    if session is not None and session.is_modified(row, include_collections=False):
+        row.updated_at = datetime.now(UTC)
+        _validate(shape, row)
+
+
+def _validate(shape: type[SQLModel], row: Any) -> None:
+    values = {name: getattr(row, name) for name in shape.model_fields}
+    valid = shape.model_validate({**values, "name_key": ""}).__dict__
+    valid["name_key"] = name_key(valid["name"])
+    for name, value in valid.items():
+        if values[name] is not value:
+            setattr(row, name, value)
