@@ -45,7 +45,8 @@ class Database:
     @cached_property
     def url(self) -> URL:
         """The URL with its async driver."""
-        return engines.async_url(self._url or Settings().database_url.get_secret_value())
+        given = Settings().database_url.get_secret_value() if self._url is None else self._url
+        return engines.async_url(given)
 
     @property
     def shown_url(self) -> str:

@@ -370,6 +370,11 @@ def test_the_default_database_is_the_environments(monkeypatch: pytest.MonkeyPatc
     assert str(Database().url) == f"sqlite+aiosqlite:///{tmp_path}/x.db"
 
 
+def test_an_empty_url_is_not_the_environments() -> None:
+    with pytest.raises(ValueError, match="not a database URL"):
+        _ = Database("").engine
+
+
 def test_the_package_imports_whatever_the_environment_says() -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import sqlmodel_alembic_async as package; print(package.database)"],

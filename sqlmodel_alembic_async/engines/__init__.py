@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from . import sqlite
 from .begin import BEGIN, begin_read_only
 from .pools import LoopPool
+from .postgresql import refuse_silent_rollbacks
 
 __all__ = ["BEGIN", "async_url", "create_engine"]
 
@@ -47,6 +48,8 @@ def create_engine(url: str | URL, **options: Any) -> AsyncEngine:
     if driver == "aiosqlite":
         return sqlite.create_engine(url, **options)
     engine = create_async_engine(url, **({"pool_pre_ping": True} | options))
+    if engine.dialect.name == "postgresql":
+        refuse_silent_rollbacks(engine.sync_engine)
     if driver == "asyncmy":
         # The driver logs the server's warnings, which quote values, and grumble at every named primary key.
         logging.getLogger("asyncmy").setLevel(logging.ERROR)
