@@ -1,7 +1,7 @@
 """Fixtures: every database test runs on SQLite, PostgreSQL and MariaDB, each with a database of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
 
 import pytest
@@ -67,6 +67,12 @@ class Statements:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    async def taken_by(self, work: Awaitable[object]) -> int:
+        """Return how many statements the work takes."""
+        before = len(self)
+        await work
+        return len(self) - before
 
 
 @pytest.fixture

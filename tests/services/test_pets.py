@@ -41,12 +41,8 @@ async def test_each_service_takes_the_statements_it_promises(
     session: AsyncSession, statements: Statements, engine_name: str
 ) -> None:
     no_returning = engine_name == "mariadb"
+    cost = statements.taken_by
     owner = await create_user(session, UserCreate(name="Ada"))
-
-    async def cost(work: object) -> int:
-        before = len(statements)
-        await work  # type: ignore[misc]  # any coroutine
-        return len(statements) - before
 
     assert await cost(create_pet(session, PetCreate(name="Rex", owner_id=owner.id, microchip="985141000123456"))) == 1
     pet = (await list_pets(session)).items[0]
