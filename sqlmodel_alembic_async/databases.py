@@ -17,7 +17,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession as _AsyncSession
 
 from . import engines
 from .errors import StaleVersionError, StorageError, TransactionConflictError
-from .faults import committing, translated
+from .faults import committing, loses_all, translated
 from .models import TABLES
 from .settings import Settings
 
@@ -56,7 +56,9 @@ class Database:
     @cached_property
     def engine(self) -> AsyncEngine:
         """The async engine, built when it is first asked for; connections are made when they are needed."""
-        return engines.create_engine(self.url, **self._options)
+        engine = engines.create_engine(self.url, **self._options)
+        engines.refuse_partial_commits(engine.sync_engine, loses_all)
+        return engine
 
     @cached_property
     def _writer(self) -> AsyncEngine:
@@ -88,7 +90,7 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """Commit at the end, or roll back on any error. Not to be nested in one task: pass the session down."""
         with self._only_transaction_of_this_task():
-            async with AsyncSession(self._writer) as session:
+            async with AsyncSession(self._writer, close_resets_only=False) as session:
                 with translated(OSError):
                     await session.connection()
                 with translated():
@@ -100,7 +102,8 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
         """Give a session that can only read, and blocks no writer; a write raises StorageError."""
-        async with AsyncSession(self._reader, sync_session_class=_ReadOnlySession) as session:
+        session_class = _ReadOnlySession
+        async with AsyncSession(self._reader, sync_session_class=session_class, close_resets_only=False) as session:
             with translated(OSError):
                 await session.connection()
             with translated():
@@ -128,7 +131,7 @@ class Database:
     async def create_tables(self) -> None:
         """Create the missing tables, for tests and prototypes: everything else migrates."""
         with translated(OSError):
-            async with self.engine.begin() as connection:
+            async with self._writer.begin() as connection:
                 tables = [SQLModel.metadata.tables[name] for name in TABLES]
                 await connection.run_sync(SQLModel.metadata.create_all, tables=tables)
 
@@ -164,7 +167,10 @@ database = Database()
 
 
 async def get_session() -> AsyncIterator[AsyncSession]:
-    """Yield a session of the default database for one request: committed at its end, rolled back on an error."""
+    """Yield a session of the default database for one request: committed at its end, rolled back on an error.
+
+    For frameworks, and for `async for` loops that run to their end: one that is left by break or return rolls back.
+    """
     async with database.transaction() as session:
         yield session
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -69,6 +69,7 @@ _UNAVAILABLE: _Codes = {
 }
 _UNAVAILABLE |= {2002, 2003, 2006, 2013, 2055, 4031}
 _TABLE_MISSING: _Codes = {"42P01", 1146}
+_LOSES_ALL: _Codes = {1213}  # MariaDB and MySQL: a deadlock ends the transaction with all its savepoints.
 
 # What the storage says is worth telling apart.
 _STORAGE: dict[str | int | None, str] = {
@@ -97,7 +98,7 @@ _NAME_IN_TEXT = (
     re.compile(r"^CONSTRAINT `(?:[^`]*`\.`)?(?P<name>[^`]+)` failed for"),  # MariaDB: check
     re.compile(r"^Check constraint '(?P<name>[^']+)' is violated"),  # MySQL: check
     re.compile(r"\bCONSTRAINT `(?P<name>[^`]+)` FOREIGN KEY"),  # MariaDB, MySQL: foreign key
-    re.compile(r"\b[Cc]olumn '(?P<name>\w+)'"),  # MariaDB, MySQL: not null, too long
+    re.compile(r"\b(?:[Cc]olumn|Field) '(?P<name>\w+)'"),  # MariaDB, MySQL: not null, too long
 )
 _OWN_UNIQUE = re.compile(r"(?:uq_(?:user|pet)_|(?:user|pet)\.)(?P<field>\w+)")
 _OWN_PRIMARY_KEY = re.compile(r"pk_(?:user|pet)|PRIMARY")
@@ -132,6 +133,11 @@ def committing() -> Iterator[None]:
         ) from error.__cause__
 
 
+def loses_all(driver: BaseException) -> bool:
+    """Tell whether this driver's error ended the whole transaction on the server, savepoints and all."""
+    return _code(driver) in _LOSES_ALL
+
+
 def translate(error: BaseException) -> PetManagementError | None:
     """Return this package's error for another one, or None for what is a mistake in the caller's program."""
     if isinstance(error, StaleDataError):
@@ -145,6 +151,8 @@ def translate(error: BaseException) -> PetManagementError | None:
         )
     if isinstance(error, DBAPIError):
         return _translate_driver_error(error)
+    if isinstance(error, StatementError):
+        return InvalidValueError()  # A column type refused it: a naive datetime, say.
     if isinstance(error, OSError):
         return _translate_code(error, _code(error), "")
     return None

@@ -163,7 +163,7 @@ Moment = Annotated[datetime, Strict(), AfterValidator(_aware)]
 
 
 def is_id(value: object) -> bool:
-    """Tell whether a row could have this id; raise TypeError for what is not an integer."""
+    """Tell whether a row could have this id, or version; raise TypeError for what is not an integer."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"an id is an int, not {type(value).__name__}")
+        raise TypeError(f"expected an int, not {type(value).__name__}")
     return 1 <= value <= _INTEGER_MAX

@@ -236,7 +236,15 @@ def changed_values(changes: UserUpdate | PetUpdate) -> dict[str, Any]:
     return values | {"name_key": f.name_key(values["name"])} if "name" in values else values
 
 
+def _forget_acquisition(mapper: object, connection: object, pet: Pet) -> None:
+    # The day belongs to the owner: who gives the pet another one, and no day, does not mean the old day.
+    changed = {name: sa.inspect(pet).attrs[name].history.has_changes() for name in ("owner_id", "acquired_on")}
+    if changed["owner_id"] and not changed["acquired_on"]:
+        pet.acquired_on = None
+
+
 TABLES = (str(User.__tablename__), str(Pet.__tablename__))
 
+sa.event.listen(Pet, "before_update", _forget_acquisition)
 hold_rows_to(_UserRow, User)
 hold_rows_to(_PetRow, Pet)

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,50 @@ async def test_work_needs_at_least_one_attempt(db: Database) -> None:
         await db.run_transaction(lambda session: count_pets(session), attempts=0)
 
 
+async def test_a_session_is_of_no_use_after_its_block(db: Database) -> None:
+    for block in (db.transaction, db.reading):
+        async with block() as session:
+            await count_pets(session)
+
+        with pytest.raises(package.DatabaseError, match="the session is closed"):
+            await create_pet(session, PetCreate(name="Lost"))
+    assert await names(db) == []
+
+
+async def test_a_value_that_a_column_type_refuses_is_invalid(db: Database) -> None:
+    with pytest.raises(package.InvalidValueError):
+        async with db.reading() as session:
+            await session.exec(select(Pet).where(Pet.created_at > datetime(2020, 1, 1)))
+
+
+@pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)
+async def test_a_deadlock_in_a_savepoint_never_commits_half_a_transaction(db: Database) -> None:
+    async with db.transaction() as session:
+        pets = [(await create_pet(session, PetCreate(name=name))).id for name in "ab"]
+    ready = [asyncio.Event(), asyncio.Event()]
+    conflicts: list[Exception] = []
+
+    async def unit(mine: int) -> None:
+        async with db.transaction() as session:
+            await create_pet(session, PetCreate(name=f"before {mine}"))
+            await update_pet(session, pets[mine], PetUpdate(color="red"))
+            ready[mine].set()
+            await ready[1 - mine].wait()
+            try:
+                async with session.begin_nested():
+                    await update_pet(session, pets[1 - mine], PetUpdate(color="red"))
+            except package.PetManagementError as error:
+                conflicts.append(error)
+            await create_pet(session, PetCreate(name=f"later {mine}"))
+
+    outcomes = await asyncio.gather(unit(0), unit(1), return_exceptions=True)
+
+    assert [type(error) for error in conflicts] == [TransactionConflictError]
+    [winner] = [index for index, outcome in enumerate(outcomes) if outcome is None]
+    assert isinstance(outcomes[1 - winner], package.DatabaseError)
+    assert await names(db) == ["a", "b", f"before {winner}", f"later {winner}"]
+
+
 async def test_a_plain_session_is_committed_by_its_caller(db: Database) -> None:
     async with db.session() as session:
         await create_pet(session, PetCreate(name="Lost"))
@@ -240,6 +285,18 @@ async def test_create_tables_makes_only_what_is_missing_and_ours(empty_url: URL)
             await create_pet(session, PetCreate(name="Rex", owner_id=owner.id))
 
         assert await names(db) == ["Rex"]
+
+
+async def test_tables_can_be_created_by_many_at_once(empty_url: URL, engine_name: str) -> None:
+    if engine_name != "sqlite":
+        async with Database(empty_url) as db:  # A server tells who comes second; SQLite lets one after the other.
+            await db.create_tables()
+
+    async def create() -> None:
+        async with Database(empty_url) as db:
+            await db.create_tables()
+
+    await asyncio.gather(*(create() for _ in range(8)))
 
 
 async def test_a_missing_table_says_migrate(empty_url: URL) -> None:

@@ -116,5 +116,5 @@ def test_a_name_key_never_outgrows_its_column() -> None:
 
 @pytest.mark.parametrize("value", ["1", 1.0, True, None])
 def test_an_id_that_is_no_integer_is_a_mistake_in_the_program(value: object) -> None:
-    with pytest.raises(TypeError, match="an id is an int"):
+    with pytest.raises(TypeError, match="expected an int"):
         fields.is_id(value)

@@ -224,6 +224,24 @@ async def test_relationships_load_on_purpose_only(session: AsyncSession) -> None
     assert user.pets[0].owner is user
 
 
+async def test_another_owner_does_not_inherit_the_day_of_the_last_one(session: AsyncSession) -> None:
+    ada, bob = User(name="Ada"), User(name="Bob")
+    pet = Pet(name="Rex", owner=ada, acquired_on=date(2020, 1, 1))
+    session.add_all((ada, bob, pet))
+    await session.commit()
+
+    pet.owner_id = bob.id
+    await session.commit()
+    assert pet.acquired_on is None
+    pet.owner_id, pet.acquired_on = ada.id, date(2021, 1, 1)
+    await session.commit()
+    assert pet.acquired_on == date(2021, 1, 1)
+    pet.owner_id = None
+    await session.commit()
+    await session.refresh(pet)
+    assert (pet.owner_id, pet.acquired_on) == (None, None)
+
+
 async def test_text_compares_byte_for_byte(session: AsyncSession) -> None:
     references = ["S1", "s1", "S1\u00e9", "S1e", "\u00df", "ss"]
     session.add_all([Pet(name="Rex", external_ref=reference) for reference in references])

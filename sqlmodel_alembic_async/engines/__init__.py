@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from . import sqlite
 from .begin import BEGIN, begin_read_only
+from .commits import refuse_partial_commits
 from .pools import LoopPool
-from .postgresql import refuse_silent_rollbacks
 
-__all__ = ["BEGIN", "async_url", "create_engine"]
+__all__ = ["BEGIN", "async_url", "create_engine", "refuse_partial_commits"]
 
 _ASYNC_DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -32,7 +32,11 @@ def async_url(url: str | URL) -> URL:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise ValueError("not a database URL: it should read like driver://user:password@host/name") from None
-    return parsed.set(drivername=_ASYNC_DRIVERS.get(parsed.drivername, parsed.drivername))
+    parsed = parsed.set(drivername=_ASYNC_DRIVERS.get(parsed.drivername, parsed.drivername))
+    if parsed.drivername == "postgresql+asyncpg" and (mode := parsed.query.get("sslmode")):
+        # Platforms write libpq's name of the option.
+        parsed = parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
+    return parsed
 
 
 def create_engine(url: str | URL, **options: Any) -> AsyncEngine:
@@ -48,8 +52,6 @@ def create_engine(url: str | URL, **options: Any) -> AsyncEngine:
     if driver == "aiosqlite":
         return sqlite.create_engine(url, **options)
     engine = create_async_engine(url, **({"pool_pre_ping": True} | options))
-    if engine.dialect.name == "postgresql":
-        refuse_silent_rollbacks(engine.sync_engine)
     if driver == "asyncmy":
         # The driver logs the server's warnings, which quote values, and grumble at every named primary key.
         logging.getLogger("asyncmy").setLevel(logging.ERROR)

@@ -46,8 +46,10 @@ def create_engine(url: URL, **options: Any) -> AsyncEngine:
     event.listen(sync_engine, "do_connect", _create_private_file)
     event.listen(sync_engine, "connect", _configure)
     event.listen(sync_engine, "begin", _choose_begin)
-    # There is no event for the BEGIN itself.
-    sync_engine.dialect.do_begin = _begin  # type: ignore[method-assign,assignment]  # a plain function will do
+    # There are no events for the BEGIN and the COMMIT themselves.
+    dialect: Any = sync_engine.dialect
+    dialect.do_begin = _begin
+    dialect.do_commit = _commit
     # The driver's debug log quotes every parameter.
     logging.getLogger("aiosqlite").setLevel(logging.INFO)
     return engine
@@ -96,3 +98,12 @@ def _begin(connection: Any) -> None:
         cursor.execute("BEGIN IMMEDIATE" if mode == "IMMEDIATE" else "BEGIN")
     finally:
         cursor.close()
+
+
+def _commit(connection: Any) -> None:
+    try:
+        connection.commit()
+    except sqlite3.Error:
+        # A COMMIT that finds the file busy leaves the transaction open, and SQLAlchemy takes it for ended.
+        connection.rollback()
+        raise

@@ -1,13 +1,13 @@
 """The few statements that users and pets share."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InvalidRequestError, PendingRollbackError, SQLAlchemyError
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.sql.base import ExecutableOption
 from sqlmodel import col, func, select
@@ -15,7 +15,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
 from ..columns import UTCDateTime
-from ..errors import StaleVersionError
+from ..errors import DatabaseError, StaleVersionError
 from ..faults import cause_of, translated
 from ..fields import is_id
 from ..models import Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate, changed_values, new_values
@@ -31,9 +31,17 @@ async def statement(session: AsyncSession) -> AsyncIterator[None]:
     """Translate a failure, and end the transaction it happened in, as SQLAlchemy does when a flush fails."""
     with translated(OSError):
         try:
+            if session.new or session.dirty or session.deleted:
+                await session.flush()  # Also where the caller turned autoflush off: what is read here overwrites rows.
             yield
+        except PendingRollbackError:
+            raise
+        except InvalidRequestError as error:
+            raise DatabaseError("the session is closed, or another task is using it") from cause_of(error)
         except (SQLAlchemyError, OSError) as error:
-            await session.run_sync(_end_transaction, cause_of(error))
+            # An end that fails too must not hide what went wrong first.
+            with suppress(SQLAlchemyError, OSError):
+                await session.run_sync(_end_transaction, cause_of(error))
             raise
 
 
@@ -152,6 +160,7 @@ async def patch(
     expected_version: int | None,
 ) -> Row | None:
     """Change the columns given in one row, and return it; None where it does not exist."""
+    possible = expected_version is None or is_id(expected_version)
     if not (values := changed_values(changes)):
         row = await fetch_by_id(session, model, row_id)
         if row is not None and expected_version not in (None, row.version):
@@ -159,7 +168,7 @@ async def patch(
         return row
     if expected_version is None:
         return await update(session, model, row_id, values)
-    current = col(model.version) == expected_version if is_id(expected_version) else sa.false()
+    current = col(model.version) == expected_version if possible else sa.false()
     row = await update(session, model, row_id, values, current)
     if row is None and await fetch_by_id(session, model, row_id) is not None:
         raise StaleVersionError(expected_version)

@@ -24,6 +24,13 @@ def test_a_platforms_url_gets_the_async_driver(given: str, driver: str) -> None:
     assert engines.async_url(given).drivername == driver
 
 
+def test_a_platforms_name_of_an_option_becomes_the_drivers() -> None:
+    url = engines.async_url("postgres://u:p@h/x?sslmode=require&application_name=pets")
+
+    assert url.query == {"ssl": "require", "application_name": "pets"}
+    assert url.password == "p"
+
+
 @pytest.mark.parametrize("bad", ["", "secret", "postgres:/secret", "postgres://u:secret@h:port/x"])
 def test_what_is_no_url_is_refused_without_quoting_it(bad: str) -> None:
     with pytest.raises(ValueError, match="not a database URL") as caught:

@@ -141,6 +141,22 @@ async def test_a_reader_becomes_a_writer_again(tmp_path: Path) -> None:
                 await create_pet(session, PetCreate(name="Rex"))
 
 
+async def test_a_commit_that_finds_the_database_busy_leaves_nothing_behind() -> None:
+    async with Database("sqlite://", connect_args={"timeout": 0.05}) as db:
+        await db.create_tables()
+        async with db.reading() as reader:
+            await count_pets(reader)
+            with pytest.raises(TransactionConflictError):
+                async with db.transaction() as session:
+                    await create_pet(session, PetCreate(name="Lost"))
+
+        for _ in range(3):
+            async with db.transaction() as session:
+                await create_pet(session, PetCreate(name="Rex"))
+        async with db.reading() as reader:
+            assert await count_pets(reader) == 3
+
+
 async def test_storage_that_can_not_be_used_says_why(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("this is not a database, and it is long enough to be read as one " * 20)
     for name, reason in (("missing/x.db", "can not be opened"), ("text.db", "not a database")):

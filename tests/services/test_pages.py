@@ -154,6 +154,21 @@ async def test_a_malformed_cursor_is_refused(session: AsyncSession, order_by: Or
         await list_pets(session, order_by=order_by, after=cursor)
 
 
+async def test_a_cursor_that_nests_deeply_is_refused(session: AsyncSession) -> None:
+    for depth in (3000, 200_000):
+        raw = b"[" * depth
+        cursor = base64.urlsafe_b64encode(hashlib.blake2s(raw, digest_size=6).digest() + raw).rstrip(b"=").decode()
+
+        with pytest.raises(InvalidCursorError):
+            await list_pets(session, after=cursor)
+
+
+async def test_the_cursor_of_the_longest_name_is_accepted(session: AsyncSession) -> None:
+    await create_pets(session, [PetCreate(name="\U0001f43e" * 100), PetCreate(name="\ufdfa" * 100)] * 2)
+
+    assert len(await walk(session, "name", 1)) == 4
+
+
 async def test_a_tampered_cursor_is_refused(session: AsyncSession) -> None:
     await create_pets(session, [PetCreate(name="Rex"), PetCreate(name="Max")])
     cursor = (await list_pets(session, limit=1)).next

@@ -188,8 +188,9 @@ async def test_a_stale_version_is_refused(session: AsyncSession) -> None:
         assert caught.value.expected == stale
         with pytest.raises(StaleVersionError):
             await update_user(session, user.id, UserUpdate(), expected_version=stale)
-    with pytest.raises(TypeError):
-        await update_user(session, user.id, UserUpdate(city="Oslo"), expected_version=True)
+    for changes in (UserUpdate(city="Oslo"), UserUpdate()):
+        with pytest.raises(TypeError, match="expected an int, not bool"):
+            await update_user(session, user.id, changes, expected_version=True)
     assert (await update_user(session, user.id, UserUpdate(), expected_version=2)).city == "Rome"
 
 
@@ -250,6 +251,24 @@ async def test_a_user_who_gets_a_pet_meanwhile_is_not_deleted(db: Database) -> N
         await deletion
 
     assert caught.value.user_id == user.id
+
+
+@pytest.mark.parametrize("autoflush", [True, False])
+async def test_what_is_pending_in_the_session_is_not_overwritten_by_a_read(db: Database, autoflush: bool) -> None:
+    async with db.transaction() as session:
+        user_id = (await create_user(session, UserCreate(name="Ada"))).id
+
+    async with AsyncSession(db.engine, autoflush=autoflush) as session:
+        user = await get_user(session, user_id)
+        user.name = "Eve"
+        await list_users(session)
+        user.city = "Rome"
+        await update_user(session, user_id, UserUpdate(phone="12345"))
+        await session.commit()
+
+    async with db.reading() as session:
+        found = await get_user(session, user_id)
+    assert (found.name, found.city, found.phone) == ("Eve", "Rome", "12345")
 
 
 async def test_a_deleted_user_releases_the_pets_if_asked(session: AsyncSession) -> None:

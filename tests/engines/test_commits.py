@@ -1,4 +1,4 @@
-"""All that is PostgreSQL's own."""
+"""A COMMIT that would not commit the whole transaction is refused."""
 
 import pytest
 from sqlalchemy import text

@@ -1,0 +1,47 @@
+"""A COMMIT that would not commit the whole transaction is refused."""
+
+from collections.abc import Callable
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine, ExceptionContext
+from sqlalchemy.exc import PendingRollbackError
+
+_LOST = "sqlmodel_alembic_async_lost"
+
+
+def refuse_partial_commits(engine: Engine, loses_all: Callable[[BaseException], bool]) -> None:
+    """Raise PendingRollbackError from a commit() of less than was done.
+
+    PostgreSQL answers the COMMIT after a failed statement with a silent ROLLBACK; a savepoint helps. MariaDB and MySQL
+    end the whole transaction in a deadlock, savepoints and all, and begin another one: `loses_all` knows that error.
+    """
+    fails_as_a_whole = engine.dialect.name == "postgresql"
+
+    def note_failure(context: ExceptionContext) -> None:
+        if context.connection is None or context.is_disconnect:
+            return
+        if loses_all(context.original_exception):
+            context.connection.info[_LOST] = "all"
+        elif fails_as_a_whole:
+            context.connection.info.setdefault(_LOST, "since the savepoint")
+
+    event.listen(engine, "handle_error", note_failure)
+    event.listen(engine, "begin", _forget)
+    event.listen(engine, "rollback_savepoint", _forget_savepoint)
+    event.listen(engine, "commit", _refuse)
+
+
+def _forget(connection: Connection) -> None:
+    connection.info.pop(_LOST, None)
+
+
+def _forget_savepoint(connection: Connection, *savepoint: object) -> None:
+    if connection.info.get(_LOST) != "all":
+        _forget(connection)
+
+
+def _refuse(connection: Connection) -> None:
+    if _LOST in connection.info:
+        # SQLAlchemy takes a transaction that was to be committed for ended, whatever comes of it.
+        connection.dialect.do_rollback(connection.connection)
+        raise PendingRollbackError("an earlier statement of this transaction failed: roll back first")
