@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import importlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from sqlmodel import select
@@ -32,12 +33,14 @@ def load_ipython_extension(shell: Any) -> None:
 
 
 def _close(session: AsyncSession) -> None:
-    # The loop that IPython runs its cells in: the connections belong to it.
+    # The loop that IPython runs its cells in: the connections belong to it. A notebook's own loop has ended by now,
+    # and can not even be asked to close them.
     from IPython.core.async_helpers import get_asyncio_loop
 
     loop = get_asyncio_loop()  # type: ignore[no-untyped-call]  # IPython's own
-    loop.run_until_complete(session.close())
-    loop.run_until_complete(database.dispose())
+    with suppress(RuntimeError):
+        loop.run_until_complete(session.close())
+        loop.run_until_complete(database.dispose())
 
 
 async def _state() -> str:

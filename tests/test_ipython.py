@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import ClassVar
@@ -82,6 +83,33 @@ def test_the_session_of_the_tutorials_works_as_typed(empty_url: URL, tmp_path: P
     assert "The tables are up to date." in again.type("%load_ext sqlmodel_alembic_async")
     assert again.type("await count_pets(session)") == "2"
     assert again.leave() == ""
+
+
+def test_a_notebook_ends_without_an_error(empty_url: URL) -> None:
+    program = """
+import asyncio, sys
+from sqlmodel import text
+from sqlmodel_alembic_async import database, load_ipython_extension
+names = {}
+class Notebook:
+    push = names.update
+async def cells():
+    load_ipython_extension(Notebook)
+    await (await names["session"].connection()).execute(text("SELECT 1"))
+asyncio.run(cells())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "DATABASE_URL": empty_url.render_as_string(hide_password=False)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert (done.returncode, "Exception ignored" in done.stderr, "atexit" in done.stderr) == (0, False, False), (
+        done.stderr
+    )
+    assert "Migrations are pending" in done.stdout
 
 
 @pytest.mark.parametrize("url", ["postgresql://ada:secret@127.0.0.1:1/x", "mysql://ada:secret@127.0.0.1:1/x"])
