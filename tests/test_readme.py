@@ -34,8 +34,8 @@ def test_the_example_at_the_top_runs_and_shows_its_error(capsys: pytest.CaptureF
     asyncio.run(run(BLOCKS[0].replace("asyncio.run(main())", "await main()"), {}))
 
     assert capsys.readouterr().out == (
-        "another row already has this email\n"
         "Page(items=[Pet(id=1, name='Rex', owner_id=1, species='dog')], next=None)\n"
+        "another row already has this email\n"
     )
 
 
