@@ -455,4 +455,4 @@ async def test_a_session_that_is_not_closed_gives_its_connection_back(db: Databa
         await session.exec(select(Pet))
     gc.collect()
 
-    assert db.engine.sync_engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # a queue pool
+    assert db.engine.sync_engine.pool.checkedout() == 0

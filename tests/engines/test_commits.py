@@ -11,7 +11,7 @@ pytestmark = pytest.mark.parametrize("engine_name", ["postgresql"], indirect=Tru
 
 async def fail(session: AsyncSession) -> None:
     with pytest.raises(DBAPIError):
-        await session.exec(text("SELECT 1 / 0"))  # type: ignore[call-overload]  # text has no overload
+        await session.exec(text("SELECT 1 / 0"))
 
 
 async def test_a_commit_after_a_failed_statement_is_no_silent_rollback(db: Database) -> None:

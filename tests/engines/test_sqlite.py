@@ -136,7 +136,7 @@ async def test_a_reader_becomes_a_writer_again(tmp_path: Path) -> None:
         for _ in range(2):
             with pytest.raises(StorageError):
                 async with db.reading() as session:
-                    await session.exec(text("DELETE FROM pet"))  # type: ignore[call-overload]  # text has no overload
+                    await session.exec(text("DELETE FROM pet"))
             async with db.transaction() as session:
                 await create_pet(session, PetCreate(name="Rex"))
 

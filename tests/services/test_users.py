@@ -116,7 +116,7 @@ async def test_only_shapes_are_accepted(session: AsyncSession, data: UserCreate)
     with pytest.raises(TypeError, match="expected UserCreate"):
         await create_users(session, [data])
     with pytest.raises(TypeError, match="expected UserUpdate"):
-        await update_user(session, 1, data)  # type: ignore[arg-type]  # on purpose
+        await update_user(session, 1, data)
 
 
 async def test_a_shape_that_was_broken_after_its_validation_is_refused(session: AsyncSession) -> None:
@@ -287,11 +287,11 @@ async def test_a_deleted_user_releases_the_pets_if_asked(session: AsyncSession) 
 
 async def test_a_wish_for_the_pets_that_nobody_knows_is_refused(session: AsyncSession) -> None:
     with pytest.raises(ValueError, match='"refuse" or "release"'):
-        await delete_user(session, 1, pets="drop")  # type: ignore[arg-type]  # on purpose
+        await delete_user(session, 1, pets="drop")
 
 
 async def test_a_user_that_a_host_table_refers_to_is_not_deleted(empty_url: object) -> None:
-    async with Database(empty_url) as db:  # type: ignore[arg-type]  # a URL
+    async with Database(empty_url) as db:
         await db.create_tables()
         quote = db.engine.dialect.identifier_preparer.quote
         async with db.transaction() as session:
@@ -317,7 +317,7 @@ async def test_names_are_searched_in_any_case_and_literally(session: AsyncSessio
     await create_users(session, [UserCreate(name=name) for name in names])
 
     async def found(**filters: str) -> set[str]:
-        return {user.name for user in (await list_users(session, **filters)).items}  # type: ignore[arg-type]  # names only
+        return {user.name for user in (await list_users(session, **filters)).items}
 
     assert await found(name_prefix="zo\u00eb") == {"Zo\u00eb", "ZO\u00cb Smith"}
     assert await found(name_prefix="zo\u00eb ") == {"ZO\u00cb Smith"}
@@ -330,11 +330,11 @@ async def test_names_are_searched_in_any_case_and_literally(session: AsyncSessio
 
 
 async def test_an_unknown_filter_is_a_type_error(session: AsyncSession) -> None:
-    for work in (list_users(session, species="dog"), count_users(session, species="dog")):  # type: ignore[call-arg]  # on purpose
+    for work in (list_users(session, species="dog"), count_users(session, species="dog")):
         with pytest.raises(TypeError, match="unknown filter species"):
             await work
     with pytest.raises(TypeError, match="unknown filter species"):
-        await anext(stream_users(session, species="dog"))  # type: ignore[call-arg]  # on purpose
+        await anext(stream_users(session, species="dog"))
 
 
 async def test_a_stream_gives_every_user_once(session: AsyncSession) -> None:
