@@ -30,44 +30,22 @@ _UNIQUE: _Codes = {"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "
 _FOREIGN_KEY: _Codes = {"SQLITE_CONSTRAINT_FOREIGNKEY", "SQLITE_CONSTRAINT_TRIGGER", "23503", "23001", 1451, 1452}
 _NOT_NULL: _Codes = {"SQLITE_CONSTRAINT_NOTNULL", "23502", 1048, 1364}
 _CHECK: _Codes = {"SQLITE_CONSTRAINT_CHECK", "23514", 4025, 3819}
-_DOES_NOT_FIT: _Codes = {
-    "SQLITE_MISMATCH",
-    "SQLITE_TOOBIG",
-    "22000",
-    "22001",
-    "22003",
-    "22007",
-    "22008",
-    "22021",
-    "22P02",
-    "22P05",
-}
-_DOES_NOT_FIT |= {1406, 1264, 1292, 1366}
-_CONFLICT: _Codes = {
-    "SQLITE_BUSY",
-    "SQLITE_BUSY_SNAPSHOT",
-    "SQLITE_BUSY_RECOVERY",
-    "SQLITE_BUSY_TIMEOUT",
-    "SQLITE_LOCKED",
-}
-_CONFLICT |= {"SQLITE_LOCKED_SHAREDCACHE", "40001", "40P01", "55P03", 1213, 1205, 1020, 3572}
-_UNAVAILABLE: _Codes = {
-    "57P01",
-    "57P02",
-    "57P03",
-    "57P05",
-    "53300",
-    "3D000",
-    1040,
-    1044,
-    1045,
-    1049,
-    1053,
-    1203,
-    1698,
-    1927,
-}
-_UNAVAILABLE |= {2002, 2003, 2006, 2013, 2055, 4031}
+_DOES_NOT_FIT: _Codes = (
+    {"SQLITE_MISMATCH", "SQLITE_TOOBIG"}
+    | {"22000", "22001", "22003", "22007", "22008", "22021", "22P02", "22P05"}
+    | {1264, 1292, 1366, 1406}
+)
+_CONFLICT: _Codes = (
+    {"SQLITE_BUSY", "SQLITE_BUSY_SNAPSHOT", "SQLITE_BUSY_RECOVERY", "SQLITE_BUSY_TIMEOUT"}
+    | {"SQLITE_LOCKED", "SQLITE_LOCKED_SHAREDCACHE"}
+    | {"40001", "40P01", "55P03"}
+    | {1020, 1205, 1213, 3572}
+)
+_UNAVAILABLE: _Codes = (
+    {"3D000", "53300", "57P01", "57P02", "57P03", "57P05"}
+    | {1040, 1044, 1045, 1049, 1053, 1203, 1698, 1927}
+    | {2002, 2003, 2006, 2013, 2055, 4031}
+)
 _TABLE_MISSING: _Codes = {"42P01", 1146}
 _LOSES_ALL: _Codes = {1213}  # MariaDB and MySQL: a deadlock ends the transaction with all its savepoints.
 
@@ -93,7 +71,7 @@ _STORAGE: dict[str | int | None, str] = {
 }
 
 _NAME_IN_TEXT = (
-    re.compile(r"constraint failed: (?P<name>[\w.]+)$"),  # SQLite
+    re.compile(r"constraint failed: (?P<name>[\w., ]+)$"),  # SQLite
     re.compile(r"\bfor key '(?:[^']*\.)?(?P<name>[^'.]+)'$"),  # MariaDB, MySQL: unique
     re.compile(r"^CONSTRAINT `(?:[^`]*`\.`)?(?P<name>[^`]+)` failed for"),  # MariaDB: check
     re.compile(r"^Check constraint '(?P<name>[^']+)' is violated"),  # MySQL: check

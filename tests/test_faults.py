@@ -121,6 +121,7 @@ def test_a_mistake_in_the_callers_program_stays_what_it_is(error: Exception) -> 
         (Driver("UNIQUE constraint failed: pet.microchip", sqlite_errorname="SQLITE_CONSTRAINT_UNIQUE"), "microchip"),
         (Driver("UNIQUE constraint failed: pet.id", sqlite_errorname="SQLITE_CONSTRAINT_PRIMARYKEY"), "id"),
         (Driver(1062, "kein Eintrag"), "id"),
+        (Driver("UNIQUE constraint failed: a.x, a.y", sqlite_errorname="SQLITE_CONSTRAINT_UNIQUE"), "a.x, a.y"),
     ],
 )
 def test_a_unique_value_that_is_taken_names_its_field(driver: Exception, field: str) -> None:
