@@ -106,7 +106,7 @@ class Database:
     async def reading(self, *, snapshot: bool = False) -> AsyncIterator[AsyncSession]:
         """Give a session that can only read, and blocks no writer; a write raises StorageError.
 
-        Each statement sees what is committed when it begins; with `snapshot`, and on SQLite, all see one moment.
+        Each statement sees what is committed when it begins; with `snapshot` all see one moment.
         """
         bind = self._snapshot if snapshot else self._reader
         session = AsyncSession(bind, sync_session_class=_ReadOnlySession, close_resets_only=False)
@@ -161,10 +161,12 @@ async def _connected(session: AsyncSession) -> AsyncIterator[AsyncSession]:
         yield session
     finally:
         try:
-            await session.__aexit__(None, None, None)
-        except (SQLAlchemyError, OSError):
-            # A ROLLBACK that does not get through has nothing to say: the server rolls back what lost its connection.
+            await session.close()
+        except BaseException as error:
+            # The server rolls back what lost its connection: a ROLLBACK that does not get through has nothing to say.
             await session.invalidate()
+            if not isinstance(error, SQLAlchemyError | OSError):
+                raise
 
 
 class _ReadOnlySession(Session):

@@ -53,7 +53,7 @@ def create_engine(url: str | URL, **options: Any) -> AsyncEngine:
     defaults = {
         "hide_parameters": True,
         "poolclass": FilePool if driver == "aiosqlite" else LanePool,
-        "skip_autocommit_rollback": True,
+        "skip_autocommit_rollback": driver != "aiosqlite",
     }
     return prepare(create_async_engine(url, **(defaults | options)), **preparations)
 
@@ -81,10 +81,10 @@ def writer(engine: AsyncEngine) -> AsyncEngine:
 
 
 def reader(engine: AsyncEngine) -> AsyncEngine:
-    """Return the engine for statements that only read, each by itself on a server, at one round trip."""
-    if engine.dialect.name == "sqlite" or not isinstance(engine.pool, LanePool):
+    """Return the engine for statements that only read, each by itself: without BEGIN and ROLLBACK."""
+    if not isinstance(engine.pool, LanePool):
         return snapshot(engine)
-    return lane(engine, "reader")
+    return lane(engine, "reader", **{BEGIN: "AUTOCOMMIT"})
 
 
 def snapshot(engine: AsyncEngine) -> AsyncEngine:

@@ -6,8 +6,8 @@ from sqlalchemy.engine import Connection
 
 BEGIN = "sqlmodel_alembic_async_begin"
 
-# IMMEDIATE takes SQLite's write lock at once, DEFERRED at the first write, READ ONLY never writes.
-Mode = Literal["IMMEDIATE", "DEFERRED", "READ ONLY"]
+# IMMEDIATE takes SQLite's write lock at once, DEFERRED at the first write, READ ONLY never; AUTOCOMMIT does not begin.
+Mode = Literal["IMMEDIATE", "DEFERRED", "READ ONLY", "AUTOCOMMIT"]
 
 
 def begin_mode(connection: Connection) -> Mode:

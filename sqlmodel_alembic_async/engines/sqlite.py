@@ -9,8 +9,10 @@ from typing import Any, Literal, get_args
 import aiosqlite
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from .begin import begin_mode
+from .pools import READS_ONLY
 from .sqlite_connection import connect
 
 BUSY_TIMEOUT = 10.0  # Seconds that a writer waits for another process's lock.
@@ -39,19 +41,14 @@ def prepare(engine: Engine, synchronous: Synchronous = "FULL") -> None:
         raise ValueError(f"synchronous must be one of {', '.join(get_args(Synchronous))}")
     settings = _SETTINGS.format(synchronous=synchronous)
 
-    async def configure(connection: aiosqlite.Connection) -> None:
-        await connection.executescript(settings)
-        try:
-            # A reader sees a snapshot and blocks nobody.
-            await connection.executescript("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
-                raise  # A file that can only be read stays as it is.
+    def configure(connection: Any, record: ConnectionPoolEntry) -> None:
+        reads_only = f"PRAGMA query_only = {bool(record.info.get(READS_ONLY))}"
+        connection.run_async(lambda driver: _configure(driver, settings + reads_only))
 
     if engine.url.query.get("vfs") == "memdb":
         _keep_alive(engine)
     event.listen(engine, "do_connect", _use_our_connection)
-    event.listen(engine, "connect", lambda connection, record: connection.run_async(configure))
+    event.listen(engine, "connect", configure)
     event.listen(engine, "begin", _choose_begin)
     # There is no event for the BEGIN itself.
     dialect: Any = engine.dialect
@@ -67,6 +64,16 @@ def _use_our_connection(dialect: object, record: object, args: list[Any], option
         # What goes wrong here goes wrong again in SQLite, which reports it with a code.
         with contextlib.suppress(OSError):
             os.close(os.open(args[0], os.O_CREAT | os.O_EXCL, 0o600))
+
+
+async def _configure(driver: aiosqlite.Connection, settings: str) -> None:
+    try:
+        # A reader sees a snapshot and blocks nobody.
+        await driver.executescript("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+            raise  # A file that can only be read stays as it is.
+    await driver.executescript(settings)
 
 
 def _keep_alive(engine: Engine) -> None:
@@ -90,9 +97,11 @@ def _choose_begin(connection: Connection) -> None:
 
 
 def _begin(connection: Any) -> None:
-    if connection.isolation_level is None:
-        return  # AUTOCOMMIT
     mode = connection.info["begin"]
-    read_only = f"PRAGMA query_only = {mode == 'READ ONLY'}"
+    if mode == "AUTOCOMMIT" or connection.isolation_level is None:
+        return
+    # Readers that have no pool of their own make a connection one that only reads, and the next one makes it write.
+    reads_only = "" if connection.info.get(READS_ONLY) else f"PRAGMA query_only = {mode == 'READ ONLY'}"
     # The driver's own transactions begin too late, and lose updates.
-    connection.driver_connection.begin(read_only, "BEGIN IMMEDIATE" if mode == "IMMEDIATE" else "BEGIN")
+    begin = "BEGIN IMMEDIATE" if mode == "IMMEDIATE" else "BEGIN"
+    connection.driver_connection.begin(*filter(None, (reads_only, begin)))

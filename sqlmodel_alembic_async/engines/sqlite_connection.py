@@ -74,7 +74,7 @@ class Connection(aiosqlite.Connection):
         """Have the transaction rolled back before anything else happens on this connection."""
         if self._begin:
             self._begin = ()
-        else:
+        elif self._conn.in_transaction or self._unfinished:
             self.send(self._rollback)
 
     async def close(self) -> None:

@@ -15,6 +15,7 @@ from ..models import Pet, PetCreate, PetUpdate
 from . import pages, rows
 from .filters import FILTER_CONFIG, RowFilters, row_conditions, validated
 from .pages import OrderBy, Page
+from .statements import deletion
 
 
 @with_config(FILTER_CONFIG)
@@ -32,6 +33,7 @@ class PetFilters(RowFilters, total=False):
     microchipped: Flag
 
 
+_DELETION = deletion(Pet)
 _FILTERS = TypeAdapter(PetFilters)
 _MICROCHIP: TypeAdapter[str | None] = TypeAdapter(Microchip, config=FILTER_CONFIG)
 _DATE = TypeAdapter(Date, config=FILTER_CONFIG)
@@ -39,9 +41,8 @@ _DATE = TypeAdapter(Date, config=FILTER_CONFIG)
 
 async def create_pet(session: AsyncSession, data: PetCreate) -> Pet:
     """Add a pet; raise UserNotFoundError if its owner does not exist, AlreadyExistsError if its chip is taken."""
-    pet = Pet(**rows.expect(PetCreate, data).model_dump())
     try:
-        return await rows.insert(session, pet)
+        return await rows.insert(session, Pet, rows.expect(PetCreate, data))
     except UserNotFoundError as error:
         raise UserNotFoundError(data.owner_id) from error.__cause__
 
@@ -132,7 +133,7 @@ async def restore_pet(session: AsyncSession, pet_id: int) -> Pet:
 
 async def delete_pet(session: AsyncSession, pet_id: int) -> None:
     """Delete a pet; raise PetNotFoundError if there is none."""
-    if not await rows.delete(session, Pet, pet_id):
+    if not await rows.delete(session, Pet, pet_id, _DELETION):
         raise PetNotFoundError(pet_id)
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import InvalidRequestError, PendingRollbackError, SQLAlchemyError
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
+from sqlalchemy.orm.util import identity_key
 from sqlalchemy.sql.base import ExecutableOption
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -19,11 +20,15 @@ from ..errors import DatabaseError, StaleVersionError
 from ..faults import cause_of, translated
 from ..fields import is_id
 from ..models import Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate, changed_values, new_values
+from . import statements
 
 Row = TypeVar("Row", User, Pet)
 Scalar = TypeVar("Scalar")
 
 _BATCH = 1000
+
+# A row that the session holds already is read anew.
+_AS_STORED = {"populate_existing": True}
 
 
 @asynccontextmanager
@@ -62,22 +67,27 @@ def dialect_of(session: AsyncSession, model: type[Row]) -> sa.Dialect:
     return session.get_bind(model).dialect
 
 
-async def fetch_all(session: AsyncSession, query: SelectOfScalar[Scalar]) -> list[Scalar]:
+async def fetch_all(
+    session: AsyncSession, query: SelectOfScalar[Scalar], values: dict[str, Any] | None = None
+) -> list[Scalar]:
     """Return what the database holds now, also for rows the session knows already."""
     async with statement(session):
-        return list(await session.exec(query, execution_options={"populate_existing": True}))
+        return list(await session.exec(query, params=values, execution_options=_AS_STORED))
 
 
-async def fetch_one(session: AsyncSession, query: SelectOfScalar[Scalar]) -> Scalar | None:
+async def fetch_one(
+    session: AsyncSession, query: SelectOfScalar[Scalar], values: dict[str, Any] | None = None
+) -> Scalar | None:
     """Return the first row of the query as the database holds it now, or None."""
-    return next(iter(await fetch_all(session, query)), None)
+    return next(iter(await fetch_all(session, query, values)), None)
 
 
 async def fetch_by_id(session: AsyncSession, model: type[Row], row_id: int, *options: ExecutableOption) -> Row | None:
     """Return one row, or None."""
     if not is_id(row_id):
         return None
-    return await fetch_one(session, select(model).where(col(model.id) == row_id).options(*options))
+    query = statements.selection(model)
+    return await fetch_one(session, query.options(*options) if options else query, {"row_id": row_id})
 
 
 async def count(session: AsyncSession, model: type[Row], conditions: Sequence[sa.ColumnElement[bool]]) -> int:
@@ -85,11 +95,16 @@ async def count(session: AsyncSession, model: type[Row], conditions: Sequence[sa
     return (await fetch_all(session, select(func.count()).select_from(model).where(*conditions)))[0]
 
 
-async def insert(session: AsyncSession, row: Row) -> Row:
-    """Insert one row."""
+async def insert(session: AsyncSession, model: type[Row], shape: UserCreate | PetCreate) -> Row:
+    """Insert one row, and return it."""
+    values = statements.named(new_values(shape))
+    insertion = statements.insertion(model)
     async with statement(session):
-        session.add(row)
-        await session.flush()
+        if dialect_of(session, model).insert_returning:
+            [row] = await _returned(session, model, insertion, values)
+            return row
+        result: Any = await session.exec(insertion, params=values)
+    [row] = await fetch_all(session, statements.selection(model), {"row_id": result.lastrowid})
     return row
 
 
@@ -113,12 +128,11 @@ async def update(
     if not is_id(row_id):
         return None
     change = _change(model, values, col(model.id) == row_id, *conditions)
-    options = {"synchronize_session": False, "populate_existing": True}
     async with statement(session):
         if dialect_of(session, model).update_returning:
-            result = await session.exec(change.returning(model), execution_options=options)
-            return result.scalars().first()
-        if not (await session.exec(change, execution_options=options)).rowcount:
+            options = {"synchronize_session": False, **_AS_STORED}
+            return (await session.exec(change.returning(model), execution_options=options)).scalars().first()
+        if not (await session.exec(change, execution_options={"synchronize_session": False})).rowcount:
             return None
     return await fetch_by_id(session, model, row_id)
 
@@ -136,13 +150,14 @@ def _change(model: type[Row], values: dict[str, Any], *conditions: sa.ColumnElem
     return sa.update(model).where(*conditions).values(**values, **bookkeeping)
 
 
-async def delete(session: AsyncSession, model: type[Row], row_id: int, *conditions: sa.ColumnElement[bool]) -> bool:
-    """Delete one row if it satisfies the conditions; tell whether it did."""
+async def delete(session: AsyncSession, model: type[Row], row_id: int, deletion: sa.Delete) -> bool:
+    """Delete one row with what deletion() made; tell whether there was one to delete."""
     if not is_id(row_id):
         return False
-    removal = sa.delete(model).where(col(model.id) == row_id, *conditions)
+    held = session.sync_session.identity_map.get(identity_key(model, row_id))
+    options = {"synchronize_session": False if held is None else "fetch"}
     async with statement(session):
-        return bool((await session.exec(removal, execution_options={"synchronize_session": "fetch"})).rowcount)
+        return bool((await session.exec(deletion, params={"row_id": row_id}, execution_options=options)).rowcount)
 
 
 def expect(shape: type[Scalar], data: object) -> Scalar:
@@ -160,19 +175,40 @@ async def patch(
     expected_version: int | None,
 ) -> Row | None:
     """Change the columns given in one row, and return it; None where it does not exist."""
-    possible = expected_version is None or is_id(expected_version)
     if not (values := changed_values(changes)):
         row = await fetch_by_id(session, model, row_id)
         if row is not None and expected_version not in (None, row.version):
             raise StaleVersionError(expected_version)
         return row
-    if expected_version is None:
-        return await update(session, model, row_id, values)
-    current = col(model.version) == expected_version if possible else sa.false()
-    row = await update(session, model, row_id, values, current)
-    if row is None and await fetch_by_id(session, model, row_id) is not None:
+    row = await _patch(session, model, row_id, values, expected_version)
+    if row is None and expected_version is not None and await fetch_by_id(session, model, row_id) is not None:
         raise StaleVersionError(expected_version)
     return row
+
+
+async def _patch(
+    session: AsyncSession, model: type[Row], row_id: int, values: dict[str, Any], expected_version: int | None
+) -> Row | None:
+    versioned = expected_version is not None
+    if not is_id(row_id) or (versioned and not is_id(expected_version)):
+        return None
+    change = statements.patch(model, frozenset(values), versioned)
+    parameters = {**statements.named(values), "new_updated_at": datetime.now(UTC), "row_id": row_id}
+    if versioned:
+        parameters["expected"] = expected_version
+    async with statement(session):
+        if dialect_of(session, model).update_returning:
+            return next(iter(await _returned(session, model, change, parameters)), None)
+        if not (await session.exec(change, params=parameters)).rowcount:
+            return None
+    return await fetch_by_id(session, model, row_id)
+
+
+async def _returned(
+    session: AsyncSession, model: type[Row], change: sa.Insert | sa.Update, parameters: dict[str, Any]
+) -> list[Row]:
+    returning = statements.returning(model, change)
+    return list((await session.exec(returning, params=parameters, execution_options=_AS_STORED)).scalars())
 
 
 async def archive(session: AsyncSession, model: type[Row], row_id: int) -> Row | None:

@@ -17,6 +17,7 @@ from . import pages, rows
 from .filters import FILTER_CONFIG, RowFilters, row_conditions, validated
 from .pages import OrderBy, Page
 from .pets import release_pets
+from .statements import deletion
 
 
 @with_config(FILTER_CONFIG)
@@ -24,13 +25,16 @@ class UserFilters(RowFilters, total=False):
     """What narrows a list of users."""
 
 
+# Asked in the same statement: a refusal by the foreign key would end the caller's transaction.
+_DELETION = deletion(User, ~select(Pet.id).where(col(Pet.owner_id) == sa.bindparam("row_id")).exists())
+
 _FILTERS = TypeAdapter(UserFilters)
 _EMAIL: TypeAdapter[str | None] = TypeAdapter(Email, config=FILTER_CONFIG)
 
 
 async def create_user(session: AsyncSession, data: UserCreate) -> User:
     """Add a user; raise AlreadyExistsError if its e-mail or external_ref is taken."""
-    return await rows.insert(session, User(**rows.expect(UserCreate, data).model_dump()))
+    return await rows.insert(session, User, rows.expect(UserCreate, data))
 
 
 async def create_users(session: AsyncSession, users: Iterable[UserCreate]) -> int:
@@ -103,10 +107,8 @@ async def delete_user(session: AsyncSession, user_id: int, *, pets: Literal["ref
         raise ValueError('pets must be "refuse" or "release"')
     if pets == "release" and is_id(user_id):
         await release_pets(session, user_id)
-    # Asked in the same statement: a refusal by the foreign key would end the caller's transaction.
-    has_no_pets = ~select(Pet.id).where(col(Pet.owner_id) == user_id).exists()
     try:
-        if await rows.delete(session, User, user_id, has_no_pets):
+        if await rows.delete(session, User, user_id, _DELETION):
             return
     except UserHasPetsError as error:
         if rows.dialect_of(session, User).name == "sqlite":  # It names no key, and there nobody adds a pet meanwhile.

@@ -1,0 +1,59 @@
+"""The statements on one row, built once: to build one takes longer than to execute it."""
+
+from functools import cache, lru_cache
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlmodel import SQLModel, col, select
+from sqlmodel.sql.expression import SelectOfScalar
+
+from ..models import Pet, User
+
+Row = TypeVar("Row", User, Pet)
+
+_SET_BY_THE_DATABASE = {"id", "archived_at"}
+
+
+def named(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values by the names of the parameters that set them; SQLAlchemy keeps a column's own to itself."""
+    return {f"new_{name}": value for name, value in values.items()}
+
+
+@cache
+def selection(model: type[Row]) -> SelectOfScalar[Row]:
+    """Select the row `row_id`."""
+    return select(model).where(col(model.id) == sa.bindparam("row_id"))
+
+
+@cache
+def insertion(model: type[Row]) -> sa.Insert:
+    """Insert one row of new_values()."""
+    table = _table(model)
+    names = [column.name for column in table.c if column.name not in _SET_BY_THE_DATABASE]
+    return sa.insert(table).values({name: sa.bindparam(f"new_{name}") for name in names})
+
+
+@lru_cache(maxsize=1000)
+def patch(model: type[Row], names: frozenset[str], versioned: bool) -> sa.Update:
+    """Set these columns of the row `row_id`; where it is `versioned`, only at the version `expected`."""
+    table = _table(model)
+    values: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in sorted(names)}
+    change = sa.update(table).where(table.c.id == sa.bindparam("row_id"))
+    if versioned:
+        change = change.where(table.c.version == sa.bindparam("expected"))
+    return change.values(**values, version=table.c.version + 1, updated_at=sa.bindparam("new_updated_at"))
+
+
+@lru_cache(maxsize=1000)
+def returning(model: type[Row], change: sa.Insert | sa.Update) -> Any:
+    """Have a statement return the row it wrote."""
+    return sa.select(model).from_statement(change.returning(_table(model)))
+
+
+def deletion(model: type[Row], *conditions: sa.ColumnElement[bool]) -> sa.Delete:
+    """Delete the row `row_id`."""
+    return sa.delete(model).where(col(model.id) == sa.bindparam("row_id"), *conditions)
+
+
+def _table(model: type[Row]) -> sa.Table:
+    return SQLModel.metadata.tables[str(model.__tablename__)]
