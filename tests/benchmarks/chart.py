@@ -28,7 +28,7 @@ _TOP = 92
 _LABELS = 190  # Width of the rows' names.
 _PANEL = 236  # Width of one engine's bars.
 _GAP = 50  # Room for the value behind the longest bar.
-_BAR = 9
+_BAR = 10
 _ROW = 3 * _BAR + 13
 _TICKS = (0.5, 1, 2, 5, 10, 100, 1000, 10_000)
 
@@ -103,7 +103,11 @@ def _bars(scale: _Scale, left: float, top: float, ratios: Mapping[str, float]) -
             f'<rect x="{left + start:.1f}" y="{y:.1f}" width="{max(end - start, 1):.1f}" height="{_BAR - 1}" '
             f'fill="{_COLOURS[peer]}"/>'
         )
-        yield _text(left + end + 4, y + _BAR - 1.5, f"{value:,.3g}x" if value < 100 else f"{value:,.0f}x", "soft value")
+        yield _text(left + end + 4, y + _BAR - 2, _times(value), "soft value")
+
+
+def _times(value: float) -> str:
+    return f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f}x"
 
 
 def _line(x: float, bottom: float, kind: str) -> str:
