@@ -112,11 +112,11 @@ class Suite:
             self.errors[name] = self.errors.get(name, 0) + len(errors)
 
     async def _bulk(self, contenders: dict[str, Any]) -> None:
-        slow = Slow()
         number = self.sizes.bulk
         first = 50_000_000
         for kind, make in (("bulk pets", rows.pets), ("bulk users", rows.users)):
             self._progress(kind)
+            slow = Slow()
             for name in interleaved(CONTENDERS, min(self.sizes.rounds, _FEWER)):
                 if slow.skip(name):
                     continue

@@ -10,9 +10,17 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sqlmodel_alembic_async import Database
 
-# Everybody gets the same disk, locks and caches: whatever Database sets on its connections.
-_SETTINGS = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "wal_autocheckpoint")
-_SETTINGS += ("cache_size", "mmap_size", "temp_store")
+# Everybody gets the same disk and caches: whatever Database sets on its connections. How long a writer waits stays
+# each one's own affair.
+_SETTINGS = (
+    "journal_mode",
+    "synchronous",
+    "foreign_keys",
+    "wal_autocheckpoint",
+    "cache_size",
+    "mmap_size",
+    "temp_store",
+)
 
 
 async def sqlite_settings(url: URL) -> list[str]:
