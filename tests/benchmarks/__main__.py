@@ -42,13 +42,13 @@ def main() -> None:
         for name, number in suite.errors.items():
             if number:
                 _print(f"\n{name}: {number} calls of the {sizes.tasks} tasks failed, and are not counted.")
+        if options.json:  # After each engine: a run takes minutes, and what it found is worth keeping.
+            options.json.write_text(json.dumps({"results": results, "imports": imports, "titles": titles}))
     goals = list(report.goals(results, imports, titles))
     _print("\n## Goals\n\n" + "\n".join(map(str, goals)))
     _print(f"\n{sum(goal.reached for goal in goals)} of {len(goals)} reached")
     if path := options.chart or (None if options.quick else _CHART):
         path.write_text(chart(results, titles), encoding="utf-8")
-    if options.json:
-        options.json.write_text(json.dumps({"results": results, "imports": imports, "titles": titles}))
     _progress(f"{perf_counter() - started:.0f} seconds")
 
 

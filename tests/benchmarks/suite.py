@@ -25,7 +25,7 @@ from .timing import Slow, concurrently, interleaved, timed
 Figures = dict[str, dict[str, list[float]]]  # Row, contender: one figure a round.
 
 _SMALL = 1000
-_FEWER = 5  # Rounds of what takes seconds.
+_FEWER = 3  # Rounds of what takes seconds.
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Sizes:
     """How much is measured."""
 
     rows: int = 1_000_000
-    rounds: int = 15
+    rounds: int = 11
     calls: int = 100
     bulk: int = 10_000
     tasks: int = 50
