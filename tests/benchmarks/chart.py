@@ -16,11 +16,13 @@ text { font: 12px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-s
 .value { font-size: 10px; }
 .grid { stroke: #d1d9e0; stroke-width: 1; }
 .one { stroke: #1f2328; stroke-width: 1.5; }
+.cut { stroke: #ffffff; stroke-width: 1.5; }
 @media (prefers-color-scheme: dark) {
   text { fill: #f0f6fc; }
   .soft { fill: #9198a1; }
   .grid { stroke: #3d444d; }
   .one { stroke: #f0f6fc; }
+  .cut { stroke: #0d1117; }
 }
 """
 _MARGIN = 16
@@ -30,7 +32,8 @@ _PANEL = 236  # Width of one engine's bars.
 _GAP = 50  # Room for the value behind the longest bar.
 _BAR = 10
 _ROW = 3 * _BAR + 13
-_TICKS = (0.5, 1, 2, 5, 10, 100, 1000, 10_000)
+_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10)
+_MOST = 10.0  # What takes longer still is cut off here, or nobody could see the difference between once and twice.
 
 
 def chart(results: Results, rows: Mapping[str, str]) -> str:
@@ -64,10 +67,10 @@ class _Scale:
 
     def __init__(self, values: list[float]) -> None:
         self.low = math.log10(min([0.8, *values]) * 0.9)
-        self.high = math.log10(max([2.0, *values]))
+        self.high = math.log10(min(_MOST, max([2.0, *values])))
 
     def x(self, value: float) -> float:
-        return (math.log10(value) - self.low) / (self.high - self.low) * _PANEL
+        return (min(math.log10(value), self.high) - self.low) / (self.high - self.low) * _PANEL
 
     def ticks(self) -> Iterator[float]:
         return (tick for tick in _TICKS if self.low <= math.log10(tick) <= self.high)
@@ -83,7 +86,7 @@ def _legend() -> Iterator[str]:
         yield f'<rect x="{x}" y="43" width="10" height="10" rx="2" fill="{colour}"/>'
         yield _text(x + 15, 52, peer)
         x += 32 + 7 * len(peer)
-    yield _text(x + 8, 52, "right of the line: slower than ours; logarithmic scale", "soft")
+    yield _text(x + 8, 52, "right of the line: slower than ours; logarithmic scale, cut off at 10x", "soft")
 
 
 def _grid(scale: _Scale, left: float, bottom: float) -> Iterator[str]:
@@ -103,7 +106,15 @@ def _bars(scale: _Scale, left: float, top: float, ratios: Mapping[str, float]) -
             f'<rect x="{left + start:.1f}" y="{y:.1f}" width="{max(end - start, 1):.1f}" height="{_BAR - 1}" '
             f'fill="{_COLOURS[peer]}"/>'
         )
+        if value > _MOST:
+            yield _tip(left + end, y)
         yield _text(left + end + 4, y + _BAR - 2, _times(value), "soft value")
+
+
+def _tip(x: float, y: float) -> str:
+    # Two slanting cuts say that it goes on.
+    cuts = " ".join(f"M{x - 9 + cut:.1f} {y + _BAR:.1f} l4 -{_BAR + 1}" for cut in (0, 4))
+    return f'<path d="{cuts}" class="cut"/>'
 
 
 def _times(value: float) -> str:
