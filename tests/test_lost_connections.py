@@ -456,6 +456,7 @@ async def test_a_reading_that_ends_without_its_connection_is_no_error(
     async with remote.reading(snapshot=snapshot) as session:
         assert await count_pets(session) == 1
         await kill(db, await identity(session))
+    await network.quiet()
 
     assert await names(remote) == ["Rex"]
 
