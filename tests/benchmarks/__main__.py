@@ -19,7 +19,7 @@ from .chart import chart
 from .suite import Sizes, Suite, import_times
 
 _CHART = Path(__file__).with_name("benchmarks.svg")
-_QUICK = Sizes(rows=5000, rounds=2, calls=20, bulk=200)
+_QUICK = Sizes(rows=2000, rounds=1, calls=10, bulk=100)
 _PACKAGES = ("sqlmodel", "sqlalchemy", "aiosqlite", "asyncpg", "asyncmy", "advanced-alchemy", "fastcrud")
 
 
