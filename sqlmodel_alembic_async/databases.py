@@ -62,11 +62,15 @@ class Database:
 
     @cached_property
     def _writer(self) -> AsyncEngine:
-        return self.engine.execution_options(**{engines.BEGIN: "IMMEDIATE"})
+        return engines.writer(self.engine)
 
     @cached_property
     def _reader(self) -> AsyncEngine:
-        return self.engine.execution_options(**{engines.BEGIN: "READ ONLY", "postgresql_readonly": True})
+        return engines.reader(self.engine)
+
+    @cached_property
+    def _snapshot(self) -> AsyncEngine:
+        return engines.snapshot(self.engine)
 
     def __repr__(self) -> str:
         return f"Database({self.shown_url!r})"
@@ -100,10 +104,13 @@ class Database:
                     await session.commit()
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncSession]:
-        """Give a session that can only read, and blocks no writer; a write raises StorageError."""
-        session_class = _ReadOnlySession
-        async with AsyncSession(self._reader, sync_session_class=session_class, close_resets_only=False) as session:
+    async def reading(self, *, snapshot: bool = False) -> AsyncIterator[AsyncSession]:
+        """Give a session that can only read, and blocks no writer; a write raises StorageError.
+
+        Each statement sees what is committed when it begins; with `snapshot`, and on SQLite, all see one moment.
+        """
+        bind = self._snapshot if snapshot else self._reader
+        async with AsyncSession(bind, sync_session_class=_ReadOnlySession, close_resets_only=False) as session:
             with translated(OSError):
                 await session.connection()
             with translated():

@@ -1,20 +1,19 @@
 """Ready async engines: what each database needs before a session may use it."""
 
-import logging
 from importlib.util import find_spec
 from typing import Any
 
-from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from . import sqlite
-from .begin import BEGIN, begin_read_only
+from . import servers, sqlite
+from .begin import BEGIN
 from .commits import refuse_partial_commits
-from .pools import LoopPool
+from .pools import FilePool, LanePool, lane
+from .tasks import refuse_second_tasks
 
-__all__ = ["BEGIN", "async_url", "create_engine", "refuse_partial_commits"]
+__all__ = ["BEGIN", "async_url", "create_engine", "prepare", "reader", "refuse_partial_commits", "snapshot", "writer"]
 
 _ASYNC_DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -40,20 +39,57 @@ def async_url(url: str | URL) -> URL:
 
 
 def create_engine(url: str | URL, **options: Any) -> AsyncEngine:
-    """Build a ready engine; `options` are create_async_engine's own and win over the defaults here."""
+    """Build a ready engine; `options` are create_async_engine's and prepare()'s, and win over the defaults here."""
     url = async_url(url)
     driver = url.drivername.partition("+")[2]
     if driver in _EXTRAS and find_spec(driver) is None:
         raise ModuleNotFoundError(
             f"{driver} is not installed: pip install 'sqlmodel-alembic-async[{_EXTRAS[driver]}]'", name=driver
         )
-    # Parameters are people's data: they stay out of logs and errors.
-    options = {"hide_parameters": True, "poolclass": LoopPool} | options
     if driver == "aiosqlite":
-        return sqlite.create_engine(url, **options)
-    engine = create_async_engine(url, **({"pool_pre_ping": True} | options))
-    if driver == "asyncmy":
-        # The driver logs the server's warnings, which quote values, and grumble at every named primary key.
-        logging.getLogger("asyncmy").setLevel(logging.ERROR)
-        event.listen(engine.sync_engine, "begin", begin_read_only)
+        url = sqlite.shared_memory(url)
+    preparations = {name: options.pop(name) for name in ("synchronous",) if name in options}
+    # Parameters are people's data: they stay out of logs and errors.
+    defaults = {
+        "hide_parameters": True,
+        "poolclass": FilePool if driver == "aiosqlite" else LanePool,
+        "skip_autocommit_rollback": True,
+    }
+    return prepare(create_async_engine(url, **(defaults | options)), **preparations)
+
+
+def prepare(engine: AsyncEngine, **settings: Any) -> AsyncEngine:
+    """Make a host application's own engine, not yet connected, as ready as create_engine() makes one, and return it.
+
+    SQLite takes a setting: `synchronous`, which is "NORMAL", "FULL" or "EXTRA".
+    """
+    if engine.dialect.driver == "aiosqlite":
+        sqlite.prepare(engine, **settings)
+    elif settings:
+        raise TypeError(f"{engine.dialect.name} has no setting {', '.join(settings)}")
+    else:
+        servers.prepare(engine)
+    refuse_second_tasks(engine.sync_engine)
     return engine
+
+
+def writer(engine: AsyncEngine) -> AsyncEngine:
+    """Return the engine for transactions that write: on SQLite they queue for one connection, and begin by locking."""
+    if engine.dialect.name == "sqlite":
+        return lane(engine, "writer", **{BEGIN: "IMMEDIATE"})
+    return engine
+
+
+def reader(engine: AsyncEngine) -> AsyncEngine:
+    """Return the engine for statements that only read, each by itself on a server, at one round trip."""
+    if engine.dialect.name == "sqlite" or not isinstance(engine.pool, LanePool):
+        return snapshot(engine)
+    return lane(engine, "reader")
+
+
+def snapshot(engine: AsyncEngine) -> AsyncEngine:
+    """Return the engine for transactions that only read, and see the database as it was when they began."""
+    if engine.dialect.name == "sqlite":
+        return lane(engine, "reader", **{BEGIN: "READ ONLY"})
+    options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    return engine.execution_options(**(options if engine.dialect.name == "postgresql" else {BEGIN: "READ ONLY"}))

@@ -14,9 +14,3 @@ def begin_mode(connection: Connection) -> Mode:
     """Return how this connection's transaction is to begin."""
     mode: Mode = connection.get_execution_options().get(BEGIN, "DEFERRED")
     return mode
-
-
-def begin_read_only(connection: Connection) -> None:
-    """Begin as MariaDB and MySQL want to be told; PostgreSQL's driver has an option of its own."""
-    if begin_mode(connection) == "READ ONLY":
-        connection.exec_driver_sql("START TRANSACTION READ ONLY")

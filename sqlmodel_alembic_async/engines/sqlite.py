@@ -1,58 +1,68 @@
 """All that is SQLite's own: transactions, settings of a connection, the file, databases in memory."""
 
 import contextlib
-import logging
 import os
 import secrets
 import sqlite3
-from typing import Any
+from typing import Any, Literal, get_args
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from .begin import begin_mode
-from .pools import LoopPool
+from .sqlite_connection import connect
 
 BUSY_TIMEOUT = 10.0  # Seconds that a writer waits for another process's lock.
 
-# WAL: a reader sees a snapshot and blocks nobody. NORMAL: a power failure may lose the last commits, never the file.
+# What a power failure may cost. FULL: nothing committed. NORMAL: the last commits. Neither ever costs the file.
+Synchronous = Literal["NORMAL", "FULL", "EXTRA"]
+
+# WAL: a reader sees a snapshot and blocks nobody.
 _SETTINGS = """
     PRAGMA journal_mode = WAL;
-    PRAGMA synchronous = NORMAL;
+    PRAGMA synchronous = {synchronous};
     PRAGMA foreign_keys = ON;
     PRAGMA trusted_schema = OFF;
 """
 
 
-class _FilePool(LoopPool):
-    connections_outlive_loops = True  # Each has a thread of its own and belongs to no loop.
+def shared_memory(url: URL) -> URL:
+    """Return the URL of a new database that all connections of an engine share, where the URL is for one in memory."""
+    if url.database not in (None, "", ":memory:"):
+        return url
+    # SQLite's own :memory: is one connection, where each task's rollback erases what the others committed.
+    return url.set(database=f"file:/{secrets.token_hex(8)}").update_query_dict({"vfs": "memdb", "uri": "true"})
 
 
-def create_engine(url: URL, **options: Any) -> AsyncEngine:
-    """Build a ready engine for a file, or for a database in memory that lives until the engine is disposed."""
-    in_memory = url.database in (None, "", ":memory:")
-    if in_memory:
-        # SQLite's own :memory: is one connection, where each task's rollback erases what the others committed.
-        url = url.set(database=f"file:/{secrets.token_hex(8)}").update_query_dict({"vfs": "memdb", "uri": "true"})
-    if options.get("poolclass") is LoopPool:
-        options["poolclass"] = _FilePool
-    # The driver's own transactions begin too late and lose updates: no isolation level, our own BEGIN.
-    connect_args = {"isolation_level": None, "timeout": BUSY_TIMEOUT} | options.pop("connect_args", {})
-    engine = create_async_engine(url, connect_args=connect_args, **options)
+def prepare(engine: AsyncEngine, synchronous: Synchronous = "FULL") -> None:
+    """Give an engine, before it connects, our connection with its settings, and transactions that begin in time."""
+    if synchronous not in get_args(Synchronous):
+        raise ValueError(f"synchronous must be one of {', '.join(get_args(Synchronous))}")
+    settings = _SETTINGS.format(synchronous=synchronous)
+
+    def configure(connection: Any, record: object) -> None:
+        connection.run_async(lambda driver: driver.executescript(settings))
+
     sync_engine = engine.sync_engine
-    if in_memory:
+    if engine.url.query.get("vfs") == "memdb":
         _keep_alive(sync_engine)
-    event.listen(sync_engine, "do_connect", _create_private_file)
-    event.listen(sync_engine, "connect", _configure)
+    event.listen(sync_engine, "do_connect", _use_our_connection)
+    event.listen(sync_engine, "connect", configure)
     event.listen(sync_engine, "begin", _choose_begin)
-    # There are no events for the BEGIN and the COMMIT themselves.
+    # There is no event for the BEGIN itself.
     dialect: Any = sync_engine.dialect
     dialect.do_begin = _begin
-    dialect.do_commit = _commit
-    # The driver's debug log quotes every parameter.
-    logging.getLogger("aiosqlite").setLevel(logging.INFO)
-    return engine
+
+
+def _use_our_connection(dialect: object, record: object, args: list[Any], options: dict[str, Any]) -> None:
+    options["async_creator_fn"] = connect
+    options.setdefault("timeout", BUSY_TIMEOUT)
+    if not options.get("uri"):
+        # SQLite would make the file, and with it -wal and -shm, readable by everybody.
+        # What goes wrong here goes wrong again in SQLite, which reports it with a code.
+        with contextlib.suppress(OSError):
+            os.close(os.open(args[0], os.O_CREAT | os.O_RDWR, 0o600))
 
 
 def _keep_alive(engine: Engine) -> None:
@@ -71,39 +81,14 @@ def _keep_alive(engine: Engine) -> None:
     event.listen(engine, "engine_disposed", let_go)
 
 
-def _create_private_file(dialect: object, record: object, args: list[Any], options: dict[str, Any]) -> None:
-    # SQLite would make the file, and with it -wal and -shm, readable by everybody.
-    path = args[0]
-    if not options.get("uri"):
-        # What goes wrong here goes wrong again in SQLite, which reports it with a code.
-        with contextlib.suppress(OSError):
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-
-
-def _configure(connection: Any, record: object) -> None:
-    connection.run_async(lambda driver: driver.executescript(_SETTINGS))
-
-
 def _choose_begin(connection: Connection) -> None:
     connection.info["begin"] = begin_mode(connection)
 
 
 def _begin(connection: Any) -> None:
+    if connection.isolation_level is None:
+        return  # AUTOCOMMIT
     mode = connection.info["begin"]
-    cursor = connection.cursor()
-    try:
-        if (read_only := mode == "READ ONLY") != connection.info.get("read_only", False):
-            cursor.execute(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
-            connection.info["read_only"] = read_only
-        cursor.execute("BEGIN IMMEDIATE" if mode == "IMMEDIATE" else "BEGIN")
-    finally:
-        cursor.close()
-
-
-def _commit(connection: Any) -> None:
-    try:
-        connection.commit()
-    except sqlite3.Error:
-        # A COMMIT that finds the file busy leaves the transaction open, and SQLAlchemy takes it for ended.
-        connection.rollback()
-        raise
+    read_only = f"PRAGMA query_only = {mode == 'READ ONLY'}"
+    # The driver's own transactions begin too late, and lose updates.
+    connection.driver_connection.begin(read_only, "BEGIN IMMEDIATE" if mode == "IMMEDIATE" else "BEGIN")

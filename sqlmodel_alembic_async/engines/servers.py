@@ -1,0 +1,55 @@
+"""What the engines of PostgreSQL, MariaDB and MySQL need."""
+
+import logging
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from .begin import begin_mode
+from .liveness import replace_dead_connections
+from .pools import READS_ONLY
+
+_READ_ONLY = {"postgresql": "SET default_transaction_read_only = on"}
+_READ_ONLY |= dict.fromkeys(("mysql", "mariadb"), "SET SESSION TRANSACTION READ ONLY")
+
+
+def prepare(engine: AsyncEngine) -> None:
+    """Give an engine, before it connects, lasting connections, and readers that can only read."""
+    sync_engine, dialect = engine.sync_engine, engine.dialect
+    told_while_connecting = dialect.driver == "asyncpg"
+
+    def make_reader(connection: Any, record: ConnectionPoolEntry) -> None:
+        if not record.info.get(READS_ONLY):
+            return
+        if not told_while_connecting:
+            cursor = connection.cursor()
+            cursor.execute(_READ_ONLY[dialect.name])
+            cursor.close()
+        # A single statement needs no BEGIN and no ROLLBACK, each of which is a round trip.
+        dialect.set_isolation_level(connection, "AUTOCOMMIT")
+
+    replace_dead_connections(sync_engine)
+    event.listen(sync_engine, "connect", make_reader)
+    if told_while_connecting:
+        event.listen(sync_engine, "do_connect", _connect_reader)
+    if dialect.name != "postgresql":
+        event.listen(sync_engine, "begin", _begin)
+        # asyncmy logs the server's warnings, which quote values, and grumble at every named primary key.
+        logging.getLogger("asyncmy").setLevel(logging.ERROR)
+
+
+def _connect_reader(dialect: object, record: ConnectionPoolEntry, args: list[Any], options: dict[str, Any]) -> None:
+    # A SET would stay with the connection where a proxy between here and the server lends it to others.
+    if record.info.get(READS_ONLY):
+        settings = options.get("server_settings", {})
+        options["server_settings"] = {**settings, "default_transaction_read_only": "on"}
+
+
+def _begin(connection: Connection) -> None:
+    # PostgreSQL's driver has options of its own.
+    if begin_mode(connection) == "READ ONLY":
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        connection.exec_driver_sql("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")

@@ -1,0 +1,283 @@
+"""SQLite's connection: aiosqlite's, with one hop to its thread and back for a statement.
+
+BEGIN travels with the first statement, the first rows come back with theirs, and ROLLBACK is sent and not waited for.
+Who stops waiting for a statement stops the statement: its lock would outlive the connection.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, Self
+
+import aiosqlite
+from aiosqlite.core import _STOP_RUNNING_SENTINEL
+
+FIRST_ROWS = 1024  # Rows that come back with their statement: more than a page of a list.
+
+# Seconds that SQLite waits for a lock without noticing that nobody waits for it any more.
+_SLICE = 0.1
+_INTERRUPT_AGAIN = 0.05
+
+
+def connect(database: str, *, timeout: float = 5.0, **options: Any) -> "Connection":
+    """Return a connection to be awaited; the arguments are those of sqlite3.connect()."""
+    # A cursor is made on the event loop's thread, and used on the connection's own.
+    options = {"timeout": min(timeout, _SLICE), "check_same_thread": False} | options
+    return Connection(lambda: sqlite3.connect(database, **options), patience=timeout)
+
+
+class Connection(aiosqlite.Connection):
+    """aiosqlite's connection; `patience` is in seconds."""
+
+    def __init__(self, connector: Callable[[], sqlite3.Connection], *, patience: float) -> None:
+        super().__init__(connector, iter_chunk_size=FIRST_ROWS)
+        self._thread.daemon = True  # The process would wait for it where nobody disposes the engine.
+        self._patience = patience
+        self._begin: tuple[str, ...] = ()
+        self._waiter: asyncio.Future[Any] | None = None
+        self._unfinished: set[sqlite3.Cursor] = set()  # They have rows to give, and so a lock; the thread's own.
+
+    def __del__(self) -> None:
+        """Close it in silence: a process may end without disposing its engines."""
+        if self._connection is not None:
+            self.stop()
+
+    def begin(self, *statements: str) -> None:
+        """Begin a transaction with these statements as soon as there is something to do in it."""
+        self._begin = statements
+
+    def cursor(self) -> "Cursor":  # type: ignore[override]  # aiosqlite's costs a hop
+        """Return a cursor."""
+        return Cursor(self)
+
+    async def commit(self) -> None:
+        """Commit; who is cancelled meanwhile still waits for the end of it."""
+        if self._begin:
+            self._begin = ()
+            return
+        committed = self._start(self._conn.commit)
+        try:
+            await asyncio.shield(committed)
+        except asyncio.CancelledError:
+            while not committed.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([committed])
+            raise
+        finally:
+            if committed.exception() is not None:
+                self.send(self._rollback)  # SQLAlchemy takes the transaction for ended, whatever comes of the COMMIT.
+
+    async def rollback(self) -> None:
+        """Have the transaction rolled back before anything else happens on this connection."""
+        if self._begin:
+            self._begin = ()
+        else:
+            self.send(self._rollback)
+
+    async def close(self) -> None:
+        """Stop what is still running, roll back, close, and end the thread."""
+        if (closed := self.stop()) is None:
+            return
+        while not closed.done():
+            # A statement that was only about to start did not notice the first time.
+            self._interrupt_abandoned()
+            await asyncio.wait([closed], timeout=_INTERRUPT_AGAIN)
+
+    def stop(self) -> asyncio.Future[Any] | None:
+        """Do as close(), not waiting for it."""
+        if not self._running:
+            return None
+        self._running = False
+        self._interrupt_abandoned()
+        closed = None
+        close = self._close
+        with contextlib.suppress(RuntimeError):  # Collected as garbage, outside of any event loop.
+            closed = asyncio.get_running_loop().create_future()
+            close = _answering(closed, self._close)
+        self.send(close)
+        self.send(lambda: _STOP_RUNNING_SENTINEL)
+        return closed
+
+    async def run(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a function on the connection's thread, inside the transaction."""
+        begin, self._begin = self._begin, ()
+        waiter = self._waiter = self._start(fn, *args, begin=begin, **kwargs)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            self._interrupt_abandoned()
+            raise
+        except sqlite3.Error:
+            if not self._conn.in_transaction:
+                self._begin = begin  # What follows must not run outside of the transaction.
+            raise
+
+    _execute = run  # By this name aiosqlite's own methods run what they do.
+
+    def send(self, function: Callable[[], Any]) -> None:
+        """Have a function called on the connection's thread, and wait for nothing."""
+        self._tx.put_nowait((None, function))
+
+    def _start(
+        self, function: Callable[..., Any], *args: Any, begin: Iterable[str] = (), **kwargs: Any
+    ) -> asyncio.Future[Any]:
+        if not self._running or self._connection is None:
+            raise ValueError("Connection closed")
+        waiter = asyncio.get_running_loop().create_future()
+
+        def work() -> Any:
+            for statement in begin:
+                self._patiently(waiter, self._conn.execute, statement)
+            return self._patiently(waiter, function, *args, **kwargs)
+
+        self.send(_answering(waiter, work))
+        return waiter
+
+    def _interrupt_abandoned(self) -> None:
+        if self._waiter is not None and self._waiter.cancelled() and self._connection is not None:
+            with contextlib.suppress(sqlite3.ProgrammingError):  # The thread has closed it already.
+                self._connection.interrupt()
+
+    # What follows runs on the connection's thread.
+
+    def fetch(self, cursor: sqlite3.Cursor, size: int | None) -> list[Any]:
+        """Return the next rows, or all; fewer than `size` are the last ones."""
+        if not cursor.description:
+            return []
+        rows = cursor.fetchall() if size is None else cursor.fetchmany(size)
+        if len(rows) == size:
+            self._unfinished.add(cursor)
+        else:
+            self._unfinished.discard(cursor)
+        return rows
+
+    def finish(self, cursor: sqlite3.Cursor) -> None:
+        """Let go of the rows that nobody wants."""
+        self._unfinished.discard(cursor)
+        cursor.close()
+
+    def _patiently(self, waiter: asyncio.Future[Any], function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function again while another connection has the lock, and somebody waits for the answer."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            changes = self._conn.total_changes
+            try:
+                return function(*args, **kwargs)
+            except sqlite3.OperationalError as error:
+                in_vain = waiter.cancelled() or time.monotonic() >= deadline
+                if in_vain or not _is_busy(error) or self._conn.total_changes != changes:
+                    raise
+
+    def _rollback(self) -> None:
+        # An interruption lasts until no statement is unfinished: it would strike the ROLLBACK, too.
+        while self._unfinished:
+            self._unfinished.pop().close()
+        try:
+            self._conn.rollback()
+        except sqlite3.Error:
+            self._conn.close()  # Who uses it next is told that the connection is closed.
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.ProgrammingError):  # Closed already.
+                self._rollback()
+                self._connection.close()
+            self._connection = None
+
+
+class Cursor(aiosqlite.Cursor):
+    """aiosqlite's cursor, which brings the first rows along."""
+
+    _conn: Connection
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection, connection._conn.cursor())
+        self._rows: deque[Any] = deque()
+        self._finished = True
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        """Be as awaitable as what aiosqlite's connection.cursor() returns."""
+        return self.__aenter__().__await__()
+
+    async def __aenter__(self) -> Self:
+        """Return the cursor."""
+        return self
+
+    async def execute(self, sql: str, parameters: Iterable[Any] | None = None) -> Self:
+        """Execute a statement, and fetch the first rows."""
+        return await self._run(self._cursor.execute, sql, () if parameters is None else parameters)
+
+    async def executemany(self, sql: str, parameters: Iterable[Iterable[Any]]) -> Self:
+        """Execute a statement for each of the parameters."""
+        return await self._run(self._cursor.executemany, sql, parameters)
+
+    async def fetchone(self) -> Any:
+        """Return the next row, or None."""
+        return next(iter(await self.fetchmany(1)), None)
+
+    async def fetchmany(self, size: int | None = None) -> list[Any]:
+        """Return the next rows."""
+        size = self.arraysize if size is None else size
+        if not self._finished and len(self._rows) < size:
+            wanted = max(size, FIRST_ROWS)
+            self._take(await self._conn.run(self._conn.fetch, self._cursor, wanted), wanted)
+        return [self._rows.popleft() for _ in range(min(size, len(self._rows)))]
+
+    async def fetchall(self) -> list[Any]:
+        """Return all the rows that are left."""
+        rows = list(self._rows)
+        self._rows.clear()
+        if not self._finished:
+            rows += await self._conn.run(self._conn.fetch, self._cursor, None)
+            self._finished = True
+        return rows
+
+    async def close(self) -> None:
+        """Close the cursor."""
+        self._rows.clear()
+        if not self._finished:
+            self._finished = True
+            self._conn.send(lambda: self._conn.finish(self._cursor))
+
+    async def _run(self, execute: Callable[..., Any], sql: str, parameters: Any) -> Self:
+        def work() -> list[Any]:
+            execute(sql, parameters)
+            return self._conn.fetch(self._cursor, FIRST_ROWS)
+
+        self._rows.clear()
+        self._take(await self._conn.run(work), FIRST_ROWS)
+        return self
+
+    def _take(self, rows: list[Any], wanted: int) -> None:
+        self._rows.extend(rows)
+        self._finished = len(rows) < wanted
+
+
+def _answering(waiter: asyncio.Future[Any], function: Callable[[], Any]) -> Callable[[], None]:
+    """Return the function for the thread, which answers on the waiter's event loop unless that is closed by then."""
+
+    def work() -> None:
+        if waiter.cancelled():
+            return
+        answer: tuple[Callable[[Any], None], Any]
+        try:
+            answer = waiter.set_result, function()
+        except BaseException as error:  # whatever it is, the waiter is told
+            answer = waiter.set_exception, error
+        with contextlib.suppress(RuntimeError):
+            waiter.get_loop().call_soon_threadsafe(_settle, waiter, *answer)
+
+    return work
+
+
+def _settle(waiter: asyncio.Future[Any], settle: Callable[[Any], None], answer: Any) -> None:
+    if not waiter.done():
+        settle(answer)
+
+
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_BUSY and code != sqlite3.SQLITE_BUSY_SNAPSHOT

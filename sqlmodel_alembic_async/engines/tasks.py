@@ -1,0 +1,50 @@
+"""One task at a time: a connection is no place for two to meet."""
+
+import asyncio
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine, ExceptionContext
+from sqlalchemy.exc import InvalidRequestError
+
+_TASK = "sqlmodel_alembic_async_task"
+
+
+def refuse_second_tasks(engine: Engine) -> None:
+    """Raise InvalidRequestError for a statement, or a COMMIT, while another task's statement is under way.
+
+    A ROLLBACK closes the connection then: what that task still does must not land in somebody else's transaction.
+    """
+    event.listen(engine, "before_cursor_execute", _enter)
+    event.listen(engine, "after_cursor_execute", _leave)
+    event.listen(engine, "handle_error", _leave_by_error)
+    event.listen(engine, "commit", _refuse)
+    event.listen(engine, "rollback", _give_up)
+
+
+def _is_busy(connection: Connection) -> bool:
+    task = connection.info.get(_TASK)
+    return task is not None and task is not asyncio.current_task() and not task.done()
+
+
+def _refuse(connection: Connection) -> None:
+    if _is_busy(connection):
+        raise InvalidRequestError("another task is using this session: each task needs one of its own")
+
+
+def _enter(connection: Connection, *statement: object) -> None:
+    _refuse(connection)
+    connection.info[_TASK] = asyncio.current_task()
+
+
+def _leave(connection: Connection, *statement: object) -> None:
+    connection.info[_TASK] = None
+
+
+def _leave_by_error(context: ExceptionContext) -> None:
+    if context.connection is not None and not context.connection.invalidated and not _is_busy(context.connection):
+        _leave(context.connection)
+
+
+def _give_up(connection: Connection) -> None:
+    if not connection.invalidated and _is_busy(connection):
+        connection.invalidate()
