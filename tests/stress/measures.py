@@ -48,7 +48,9 @@ class Report:
 
 def checked_out(db: Database) -> int:
     """Return how many connections are lent, from all pools of the database."""
-    engines: list[AsyncEngine] = [getattr(db, name) for name in ("engine", "_writer", "_reader") if hasattr(db, name)]
+    engines: list[AsyncEngine] = [
+        getattr(db, name) for name in ("engine", "_writer", "_reader", "_snapshot") if hasattr(db, name)
+    ]
     pools: dict[int, Pool] = {id(engine.sync_engine.pool): engine.sync_engine.pool for engine in engines}
     return sum(pool.checkedout() for pool in pools.values())
 
