@@ -12,6 +12,8 @@ from sqlmodel_alembic_async import AsyncSession, Database, migrations
 
 from .servers import ENGINES, new_database
 
+collect_ignore = ["engines/dialect_suite"]  # test_dialect.py runs it, in processes of its own
+
 
 @pytest.fixture(scope="session", params=ENGINES)
 def engine_name(request: pytest.FixtureRequest) -> str:

@@ -64,11 +64,11 @@ def prepare(engine: AsyncEngine, **settings: Any) -> AsyncEngine:
     SQLite takes a setting: `synchronous`, which is "NORMAL", "FULL" or "EXTRA".
     """
     if engine.dialect.driver == "aiosqlite":
-        sqlite.prepare(engine, **settings)
+        sqlite.prepare(engine.sync_engine, **settings)
     elif settings:
         raise TypeError(f"{engine.dialect.name} has no setting {', '.join(settings)}")
     else:
-        servers.prepare(engine)
+        servers.prepare(engine.sync_engine)
     refuse_second_tasks(engine.sync_engine)
     return engine
 

@@ -4,8 +4,7 @@ import logging
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.engine import Connection
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from .begin import begin_mode
@@ -16,9 +15,9 @@ _READ_ONLY = {"postgresql": "SET default_transaction_read_only = on"}
 _READ_ONLY |= dict.fromkeys(("mysql", "mariadb"), "SET SESSION TRANSACTION READ ONLY")
 
 
-def prepare(engine: AsyncEngine) -> None:
+def prepare(engine: Engine) -> None:
     """Give an engine, before it connects, lasting connections, and readers that can only read."""
-    sync_engine, dialect = engine.sync_engine, engine.dialect
+    dialect = engine.dialect
     told_while_connecting = dialect.driver == "asyncpg"
 
     def make_reader(connection: Any, record: ConnectionPoolEntry) -> None:
@@ -31,12 +30,12 @@ def prepare(engine: AsyncEngine) -> None:
         # A single statement needs no BEGIN and no ROLLBACK, each of which is a round trip.
         dialect.set_isolation_level(connection, "AUTOCOMMIT")
 
-    replace_dead_connections(sync_engine)
-    event.listen(sync_engine, "connect", make_reader)
+    replace_dead_connections(engine)
+    event.listen(engine, "connect", make_reader)
     if told_while_connecting:
-        event.listen(sync_engine, "do_connect", _connect_reader)
+        event.listen(engine, "do_connect", _connect_reader)
     if dialect.name != "postgresql":
-        event.listen(sync_engine, "begin", _begin)
+        event.listen(engine, "begin", _begin)
         # asyncmy logs the server's warnings, which quote values, and grumble at every named primary key.
         logging.getLogger("asyncmy").setLevel(logging.ERROR)
 

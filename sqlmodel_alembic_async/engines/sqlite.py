@@ -8,7 +8,6 @@ from typing import Any, Literal, get_args
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from .begin import begin_mode
 from .sqlite_connection import connect
@@ -35,7 +34,7 @@ def shared_memory(url: URL) -> URL:
     return url.set(database=f"file:/{secrets.token_hex(8)}").update_query_dict({"vfs": "memdb", "uri": "true"})
 
 
-def prepare(engine: AsyncEngine, synchronous: Synchronous = "FULL") -> None:
+def prepare(engine: Engine, synchronous: Synchronous = "FULL") -> None:
     """Give an engine, before it connects, our connection with its settings, and transactions that begin in time."""
     if synchronous not in get_args(Synchronous):
         raise ValueError(f"synchronous must be one of {', '.join(get_args(Synchronous))}")
@@ -44,14 +43,13 @@ def prepare(engine: AsyncEngine, synchronous: Synchronous = "FULL") -> None:
     def configure(connection: Any, record: object) -> None:
         connection.run_async(lambda driver: driver.executescript(settings))
 
-    sync_engine = engine.sync_engine
     if engine.url.query.get("vfs") == "memdb":
-        _keep_alive(sync_engine)
-    event.listen(sync_engine, "do_connect", _use_our_connection)
-    event.listen(sync_engine, "connect", configure)
-    event.listen(sync_engine, "begin", _choose_begin)
+        _keep_alive(engine)
+    event.listen(engine, "do_connect", _use_our_connection)
+    event.listen(engine, "connect", configure)
+    event.listen(engine, "begin", _choose_begin)
     # There is no event for the BEGIN itself.
-    dialect: Any = sync_engine.dialect
+    dialect: Any = engine.dialect
     dialect.do_begin = _begin
 
 

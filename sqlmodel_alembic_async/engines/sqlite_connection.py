@@ -25,7 +25,7 @@ _INTERRUPT_AGAIN = 0.05
 def connect(database: str, *, timeout: float = 5.0, **options: Any) -> "Connection":
     """Return a connection to be awaited; the arguments are those of sqlite3.connect()."""
     # A cursor is made on the event loop's thread, and used on the connection's own.
-    options = {"timeout": min(timeout, _SLICE), "check_same_thread": False} | options
+    options |= {"timeout": min(timeout, _SLICE), "check_same_thread": False}
     return Connection(lambda: sqlite3.connect(database, **options), patience=timeout)
 
 
