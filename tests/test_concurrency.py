@@ -5,7 +5,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -39,6 +39,14 @@ ROOT = Path(__file__).parents[1]
 on_sqlite = pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
 
 
+@pytest.fixture
+async def own_db(empty_url: URL) -> AsyncIterator[Database]:
+    """A database that no other test uses: here other processes use it, too."""
+    async with Database(empty_url) as database:
+        await database.create_tables()
+        yield database
+
+
 async def pets_in(db: Database) -> int:
     async with db.reading() as session:
         return await count_pets(session)
@@ -54,29 +62,29 @@ async def test_no_update_of_one_row_by_many_tasks_is_lost(db: Database) -> None:
 
 
 @on_sqlite
-async def test_no_update_of_one_row_by_two_processes_is_lost(db: Database) -> None:
-    report = await contention.contend_by_two_processes(db, tasks=20, units=10)
+async def test_no_update_of_one_row_by_two_processes_is_lost(own_db: Database) -> None:
+    report = await contention.contend_by_two_processes(own_db, tasks=20, units=10)
 
     assert report.broken == []
 
 
 @on_sqlite
-async def test_what_is_acknowledged_is_seen_by_processes_that_come_and_go(db: Database) -> None:
+async def test_what_is_acknowledged_is_seen_by_processes_that_come_and_go(own_db: Database) -> None:
     # Whoever closes a descriptor of the file drops this process's locks on it: then another process takes itself for
     # the last one, and deletes the log that this one goes on writing to.
-    path = Path(str(db.url.database))
+    path = Path(str(own_db.url.database))
     count = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM pet').fetchone()[0])"
 
     def seen_by_another_process() -> int:
         return int(subprocess.run([sys.executable, "-c", count, path], capture_output=True, check=True).stdout)
 
-    await create_rex(db)
-    async with db.reading() as session, db.reading() as other, db.session() as plain:
+    await create_rex(own_db)
+    async with own_db.reading() as session, own_db.reading() as other, own_db.session() as plain:
         for each in (session, other, plain):
             await count_pets(each)
     seen = [await asyncio.to_thread(seen_by_another_process)]
     for _ in range(3):
-        await create_rex(db)
+        await create_rex(own_db)
         seen.append(await asyncio.to_thread(seen_by_another_process))
 
     assert seen == [1, 2, 3, 4]
@@ -179,8 +187,8 @@ async def test_an_interrupted_query_returns_at_once_and_leaves_nothing_behind(
 
 
 @on_sqlite
-async def test_a_transaction_that_waits_for_another_process_is_interrupted_at_once(db: Database) -> None:
-    report = await cancels.interrupt_waiting_for_another_process(db, rounds=4)
+async def test_a_transaction_that_waits_for_another_process_is_interrupted_at_once(own_db: Database) -> None:
+    report = await cancels.interrupt_waiting_for_another_process(own_db, rounds=4)
 
     assert report.broken == []
 
@@ -264,13 +272,13 @@ async def test_a_unit_cancelled_at_any_point_is_wholly_in_or_not_at_all(db: Data
 
 
 @on_sqlite
-def test_a_process_that_is_killed_leaves_no_part_of_a_batch(db: Database) -> None:
-    url = db.url.render_as_string(hide_password=False)
+def test_a_process_that_is_killed_leaves_no_part_of_a_batch(own_db: Database) -> None:
+    url = own_db.url.render_as_string(hide_password=False)
 
     report = kills.kill_while_creating(url, kills=5)
 
     assert report.broken == []
-    assert kills.integrity(str(db.url.database)) == "ok"
+    assert kills.integrity(str(own_db.url.database)) == "ok"
 
 
 # Pools.
