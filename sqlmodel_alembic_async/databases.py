@@ -10,6 +10,7 @@ from weakref import WeakSet
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import ORMExecuteState
 from sqlmodel import Session, SQLModel
@@ -94,9 +95,7 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """Commit at the end, or roll back on any error. Not to be nested in one task: pass the session down."""
         with self._only_transaction_of_this_task():
-            async with AsyncSession(self._writer, close_resets_only=False) as session:
-                with translated(OSError):
-                    await session.connection()
+            async with _connected(AsyncSession(self._writer, close_resets_only=False)) as session:
                 with translated():
                     yield session
                     await session.flush()
@@ -110,9 +109,8 @@ class Database:
         Each statement sees what is committed when it begins; with `snapshot`, and on SQLite, all see one moment.
         """
         bind = self._snapshot if snapshot else self._reader
-        async with AsyncSession(bind, sync_session_class=_ReadOnlySession, close_resets_only=False) as session:
-            with translated(OSError):
-                await session.connection()
+        session = AsyncSession(bind, sync_session_class=_ReadOnlySession, close_resets_only=False)
+        async with _connected(session):
             with translated():
                 yield session
                 await session.flush()
@@ -152,6 +150,21 @@ class Database:
             yield
         finally:
             self._in_transaction.discard(task)
+
+
+@asynccontextmanager
+async def _connected(session: AsyncSession) -> AsyncIterator[AsyncSession]:
+    """Connect, and close the session at the end, whatever has become of the connection by then."""
+    try:
+        with translated(OSError):
+            await session.connection()
+        yield session
+    finally:
+        try:
+            await session.__aexit__(None, None, None)
+        except (SQLAlchemyError, OSError):
+            # A ROLLBACK that does not get through has nothing to say: the server rolls back what lost its connection.
+            await session.invalidate()
 
 
 class _ReadOnlySession(Session):

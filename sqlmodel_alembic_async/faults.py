@@ -70,6 +70,8 @@ _STORAGE: dict[str | int | None, str] = {
     1836: "the database is read-only",
 }
 
+_LOST_WITH_CONNECTION = "8s2b"  # SQLAlchemy's own code.
+
 _NAME_IN_TEXT = (
     re.compile(r"constraint failed: (?P<name>[\w., ]+)$"),  # SQLite
     re.compile(r"\bfor key '(?:[^']*\.)?(?P<name>[^'.]+)'$"),  # MariaDB, MySQL: unique
@@ -106,6 +108,8 @@ def committing() -> Iterator[None]:
         with translated(OSError):
             yield
     except DatabaseUnavailableError as error:
+        if isinstance(error.__context__, PendingRollbackError):
+            raise  # Lost before: there was nothing to commit any more.
         raise OutcomeUnknownError(
             "the connection was lost while committing: look whether the transaction is in before repeating it"
         ) from error.__cause__
@@ -122,6 +126,8 @@ def translate(error: BaseException) -> PetManagementError | None:
         return StaleVersionError(None)
     if isinstance(error, PoolTimeoutError):
         return DatabaseUnavailableError("all connections of the pool are in use: sessions are not being closed in time")
+    if isinstance(error, PendingRollbackError) and error.code == _LOST_WITH_CONNECTION:
+        return DatabaseUnavailableError("the connection to the database was lost in this transaction")
     if isinstance(error, PendingRollbackError):
         return DatabaseError(
             "an earlier error ended this transaction: roll back first; to go on after an error that you mean to"

@@ -321,16 +321,16 @@ async def test_an_unreachable_server_is_unavailable(url: str) -> None:
 
 
 async def test_an_exhausted_pool_is_unavailable(migrated_url: URL) -> None:
-    async with Database(migrated_url, pool_size=1, max_overflow=0, pool_timeout=0.05) as db:
-        async with db.transaction() as forgetful:
-            await count_pets(forgetful)
+    async def wait_in_vain() -> None:
+        async with db.transaction():
+            pass
 
-            async def wait_in_vain() -> None:
-                async with db.transaction():
-                    pass
+    options = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.05}
+    async with Database(migrated_url, **options) as db, db.transaction() as forgetful:
+        await count_pets(forgetful)
 
-            with pytest.raises(DatabaseUnavailableError, match="pool"):
-                await asyncio.create_task(wait_in_vain())
+        with pytest.raises(DatabaseUnavailableError, match="pool"):
+            await asyncio.create_task(wait_in_vain())
 
 
 async def test_a_constraint_that_fails_outside_a_service_is_translated_at_the_end(db: Database) -> None:

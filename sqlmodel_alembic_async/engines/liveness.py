@@ -24,8 +24,9 @@ def replace_dead_connections(engine: Engine) -> None:
     """
 
     def check(connection: Any, record: ConnectionPoolEntry, proxy: object) -> None:
+        silent = _wake(record.driver_connection)
         idle_since = record.info.get(_IDLE_SINCE)
-        if idle_since is None or (time.monotonic() - idle_since < _LONG and _is_silent(record.driver_connection)):
+        if idle_since is None or (silent and time.monotonic() - idle_since < _LONG):
             return
         try:
             alive = engine.dialect.do_ping(connection)
@@ -34,17 +35,31 @@ def replace_dead_connections(engine: Engine) -> None:
         if not alive:
             raise DisconnectionError
 
-    def note_time(connection: Any, record: ConnectionPoolEntry) -> None:
+    def rest(connection: Any, record: ConnectionPoolEntry) -> None:
         record.info[_IDLE_SINCE] = time.monotonic()
+        # What the server says from now on stays in the socket, and is seen there.
+        if transport := _transport(record.driver_connection):
+            transport.pause_reading()
+
+    def wake(connection: Any, record: ConnectionPoolEntry) -> None:
+        _wake(record.driver_connection)  # To close it takes an answer.
 
     event.listen(engine, "checkout", check)
-    event.listen(engine, "checkin", note_time)
+    event.listen(engine, "checkin", rest)
+    event.listen(engine, "close", wake)
 
 
-def _is_silent(connection: Any) -> bool:
-    transport: asyncio.Transport | None = getattr(connection, "_transport", None)
+def _wake(connection: Any) -> bool:
+    """Have a connection read again, and tell whether there is nothing to read."""
+    transport = _transport(connection)
     if transport is None or transport.is_closing() or not hasattr(select, "poll"):
         return False
     poll = select.poll()
     poll.register(transport.get_extra_info("socket"), select.POLLIN)
-    return not poll.poll(0)
+    silent = not poll.poll(0)
+    transport.resume_reading()
+    return silent
+
+
+def _transport(connection: Any) -> asyncio.Transport | None:
+    return getattr(connection, "_transport", None)

@@ -7,6 +7,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from .abandoned import kill_abandoned_statements
 from .begin import begin_mode
 from .liveness import replace_dead_connections
 from .pools import READS_ONLY
@@ -36,7 +37,9 @@ def prepare(engine: Engine) -> None:
         event.listen(engine, "do_connect", _connect_reader)
     if dialect.name != "postgresql":
         event.listen(engine, "begin", _begin)
-        # asyncmy logs the server's warnings, which quote values, and grumble at every named primary key.
+    if dialect.driver == "asyncmy":
+        kill_abandoned_statements(engine)
+        # It logs the server's warnings, which quote values, and grumble at every named primary key.
         logging.getLogger("asyncmy").setLevel(logging.ERROR)
 
 

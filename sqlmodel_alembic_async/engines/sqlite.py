@@ -6,6 +6,7 @@ import secrets
 import sqlite3
 from typing import Any, Literal, get_args
 
+import aiosqlite
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine
 
@@ -17,9 +18,7 @@ BUSY_TIMEOUT = 10.0  # Seconds that a writer waits for another process's lock.
 # What a power failure may cost. FULL: nothing committed. NORMAL: the last commits. Neither ever costs the file.
 Synchronous = Literal["NORMAL", "FULL", "EXTRA"]
 
-# WAL: a reader sees a snapshot and blocks nobody.
 _SETTINGS = """
-    PRAGMA journal_mode = WAL;
     PRAGMA synchronous = {synchronous};
     PRAGMA foreign_keys = ON;
     PRAGMA trusted_schema = OFF;
@@ -40,13 +39,19 @@ def prepare(engine: Engine, synchronous: Synchronous = "FULL") -> None:
         raise ValueError(f"synchronous must be one of {', '.join(get_args(Synchronous))}")
     settings = _SETTINGS.format(synchronous=synchronous)
 
-    def configure(connection: Any, record: object) -> None:
-        connection.run_async(lambda driver: driver.executescript(settings))
+    async def configure(connection: aiosqlite.Connection) -> None:
+        await connection.executescript(settings)
+        try:
+            # A reader sees a snapshot and blocks nobody.
+            await connection.executescript("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+                raise  # A file that can only be read stays as it is.
 
     if engine.url.query.get("vfs") == "memdb":
         _keep_alive(engine)
     event.listen(engine, "do_connect", _use_our_connection)
-    event.listen(engine, "connect", configure)
+    event.listen(engine, "connect", lambda connection, record: connection.run_async(configure))
     event.listen(engine, "begin", _choose_begin)
     # There is no event for the BEGIN itself.
     dialect: Any = engine.dialect
@@ -57,10 +62,11 @@ def _use_our_connection(dialect: object, record: object, args: list[Any], option
     options["async_creator_fn"] = connect
     options.setdefault("timeout", BUSY_TIMEOUT)
     if not options.get("uri"):
-        # SQLite would make the file, and with it -wal and -shm, readable by everybody.
+        # SQLite would make the file, and with it -wal and -shm, readable by everybody. A file that is there must not
+        # be opened: to close it again would drop every lock that this process holds on it.
         # What goes wrong here goes wrong again in SQLite, which reports it with a code.
         with contextlib.suppress(OSError):
-            os.close(os.open(args[0], os.O_CREAT | os.O_RDWR, 0o600))
+            os.close(os.open(args[0], os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _keep_alive(engine: Engine) -> None:

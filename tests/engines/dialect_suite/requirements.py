@@ -3,14 +3,39 @@
 from sqlalchemy.testing import exclusions
 from sqlalchemy.testing.requirements import SuiteRequirements
 
-OPEN = """
-    array_type autocommit ctes ctes_on_dml ctes_with_update_delete datetime_literals datetime_microseconds
-    delete_returning dialect_level_isolation_level_param empty_inserts_executemany emulated_lastrowid
-    foreign_key_constraint_option_reflection_ondelete get_isolation_level_values insert_executemany_returning
-    insert_from_select insert_returning isolation_level json_type multivalues_inserts on_update_cascade
-    order_by_label_with_expression precision_numerics_enotation_large savepoints server_side_cursors
-    skip_autocommit_rollback temporary_tables unicode_ddl update_from update_returning views window_functions
-""".split()
+OPEN = [
+    "array_type",
+    "autocommit",
+    "ctes",
+    "ctes_on_dml",
+    "ctes_with_update_delete",
+    "datetime_literals",
+    "datetime_microseconds",
+    "delete_returning",
+    "dialect_level_isolation_level_param",
+    "empty_inserts_executemany",
+    "emulated_lastrowid",
+    "foreign_key_constraint_option_reflection_ondelete",
+    "get_isolation_level_values",
+    "insert_executemany_returning",
+    "insert_from_select",
+    "insert_returning",
+    "isolation_level",
+    "json_type",
+    "multivalues_inserts",
+    "on_update_cascade",
+    "order_by_label_with_expression",
+    "precision_numerics_enotation_large",
+    "savepoints",
+    "server_side_cursors",
+    "skip_autocommit_rollback",
+    "temporary_tables",
+    "unicode_ddl",
+    "update_from",
+    "update_returning",
+    "views",
+    "window_functions",
+]
 
 
 class Requirements(SuiteRequirements):
