@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from sqlmodel_alembic_async import AsyncSession, Database, Pet, PetCreate, create_pet, get_pet
 
-from .measures import Report, checked_out
+from .measures import Report, becomes_true, checked_out
 
 LONGEST_WAIT = 1.0
 
@@ -42,7 +42,7 @@ async def contend_by_two_processes(db: Database, *, tasks: int = 50, units: int 
         process.start()
     report = Report()
     for process in processes:
-        await asyncio.to_thread(process.join, 120)
+        await becomes_true(lambda process=process: process.exitcode is not None, within=120)
         report.claim(process.exitcode == 0, f"a process ended with {process.exitcode}")
         process.kill()
         process.join()
