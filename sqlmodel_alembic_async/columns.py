@@ -1,5 +1,7 @@
 """Column types that store one value in one way on every engine."""
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,6 +22,27 @@ class UTCDateTime(_UTCDateTime):
         if dialect.name in _MYSQL_FAMILY:
             return dialect.type_descriptor(mysql.DATETIME(fsp=6))
         return super().load_dialect_impl(dialect)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None]:
+        """Read SQLite's text in one step: a list spends much of its time on moments."""
+        if dialect.name == "sqlite":
+            return _moment_of_text
+        return _moment
+
+
+def _moment_of_text(value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        return datetime.fromisoformat(value + "+00:00")
+    except ValueError:  # Written by others, with an offset of its own.
+        return datetime.fromisoformat(value).astimezone(UTC)
+
+
+def _moment(value: datetime | None) -> datetime | None:
+    if value is None or value.tzinfo is UTC:
+        return value
+    return datetime.combine(value, value.time(), UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class Text(sa.types.TypeDecorator[str]):

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IllegalStateChangeError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import ORMExecuteState
 from sqlmodel import Session, SQLModel
@@ -34,6 +34,15 @@ class AsyncSession(_AsyncSession):
     def __init__(self, bind: Any = None, *, expire_on_commit: bool = False, **options: Any) -> None:
         super().__init__(bind, expire_on_commit=expire_on_commit, **options)
 
+    async def close(self) -> None:
+        """Close the session; where another task is still at work with it, as soon as that has ended."""
+        async with asyncio.timeout(_LONGEST_WAIT):
+            while True:
+                try:
+                    return await super().close()
+                except IllegalStateChangeError:
+                    await asyncio.sleep(_FIRST_WAIT)
+
 
 class Database:
     """One database. The URL is the environment's DATABASE_URL unless given; `options` are create_async_engine's."""
@@ -42,6 +51,7 @@ class Database:
         self._url = url
         self._options = options
         self._in_transaction: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
     @cached_property
     def url(self) -> URL:
@@ -98,7 +108,7 @@ class Database:
             async with _connected(AsyncSession(self._writer, close_resets_only=False)) as session:
                 with translated():
                     yield session
-                    await session.flush()
+                    await _flush(session)
                 with committing():
                     await session.commit()
 
@@ -113,7 +123,7 @@ class Database:
         async with _connected(session):
             with translated():
                 yield session
-                await session.flush()
+                await _flush(session)
 
     async def run_transaction(self, work: Callable[[AsyncSession], Awaitable[Result]], *, attempts: int = 10) -> Result:
         """Return `await work(session)`, committed. Tried again, in a fresh session, where transactions conflict."""
@@ -123,7 +133,7 @@ class Database:
         while True:
             attempt += 1
             try:
-                async with self.transaction() as session:
+                async with self._in_turn(repeated=attempt > 1), self.transaction() as session:
                     return await work(session)
             except (TransactionConflictError, StaleVersionError) as error:
                 # A version that the caller expected stays stale; what this session read itself is read anew.
@@ -132,6 +142,24 @@ class Database:
                     raise
             longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt)
             await asyncio.sleep(random.uniform(0, longest))  # noqa: S311  # jitter is no secret
+
+    @asynccontextmanager
+    async def _in_turn(self, *, repeated: bool) -> AsyncIterator[None]:
+        # What is repeated goes alone, and while it does the others queue: many who want the same row would otherwise
+        # disturb each other for ever. Nobody waits long for a turn: the one who has it may be waiting for him.
+        turn = self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+        if not repeated and not turn.locked():
+            yield
+            return
+        try:
+            await asyncio.wait_for(turn.acquire(), _LONGEST_WAIT)
+        except TimeoutError:
+            yield
+            return
+        try:
+            yield
+        finally:
+            turn.release()
 
     async def create_tables(self) -> None:
         """Create the missing tables, for tests and prototypes: everything else migrates."""
@@ -150,6 +178,11 @@ class Database:
             yield
         finally:
             self._in_transaction.discard(task)
+
+
+async def _flush(session: AsyncSession) -> None:
+    if session.new or session.dirty or session.deleted:
+        await session.flush()
 
 
 @asynccontextmanager

@@ -12,12 +12,12 @@ _TASK = "sqlmodel_alembic_async_task"
 def refuse_second_tasks(engine: Engine) -> None:
     """Raise InvalidRequestError for a statement, or a COMMIT, while another task's statement is under way.
 
-    A ROLLBACK closes the connection then: what that task still does must not land in somebody else's transaction.
+    COMMIT and ROLLBACK close the connection then: what that task still does must not land in another transaction.
     """
     event.listen(engine, "before_cursor_execute", _enter)
     event.listen(engine, "after_cursor_execute", _leave)
     event.listen(engine, "handle_error", _leave_by_error)
-    event.listen(engine, "commit", _refuse)
+    event.listen(engine, "commit", _refuse_commit)
     event.listen(engine, "rollback", _give_up)
 
 
@@ -26,13 +26,13 @@ def _is_busy(connection: Connection) -> bool:
     return task is not None and task is not asyncio.current_task() and not task.done()
 
 
-def _refuse(connection: Connection) -> None:
-    if _is_busy(connection):
-        raise InvalidRequestError("another task is using this session: each task needs one of its own")
+def _refusal() -> InvalidRequestError:
+    return InvalidRequestError("another task is using this session: each task needs one of its own")
 
 
 def _enter(connection: Connection, *statement: object) -> None:
-    _refuse(connection)
+    if _is_busy(connection):
+        raise _refusal()
     connection.info[_TASK] = asyncio.current_task()
 
 
@@ -43,6 +43,12 @@ def _leave(connection: Connection, *statement: object) -> None:
 def _leave_by_error(context: ExceptionContext) -> None:
     if context.connection is not None and not context.connection.invalidated and not _is_busy(context.connection):
         _leave(context.connection)
+
+
+def _refuse_commit(connection: Connection) -> None:
+    if _is_busy(connection):
+        connection.invalidate()
+        raise _refusal()
 
 
 def _give_up(connection: Connection) -> None:

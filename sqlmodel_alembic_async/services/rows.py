@@ -72,7 +72,9 @@ async def fetch_all(
 ) -> list[Scalar]:
     """Return what the database holds now, also for rows the session knows already."""
     async with statement(session):
-        return list(await session.exec(query, params=values, execution_options=_AS_STORED))
+        # An empty session has nothing that would have to be read anew.
+        options = _AS_STORED if session.sync_session.identity_map else {}
+        return list(await session.exec(query, params=values, execution_options=options))
 
 
 async def fetch_one(
@@ -101,11 +103,11 @@ async def insert(session: AsyncSession, model: type[Row], shape: UserCreate | Pe
     insertion = statements.insertion(model)
     async with statement(session):
         if dialect_of(session, model).insert_returning:
-            [row] = await _returned(session, model, insertion, values)
-            return row
+            inserted: list[Row] = await _returned(session, model, insertion, values)
+            return inserted[0]
         result: Any = await session.exec(insertion, params=values)
-    [row] = await fetch_all(session, statements.selection(model), {"row_id": result.lastrowid})
-    return row
+    found: list[Row] = await fetch_all(session, statements.selection(model), {"row_id": result.lastrowid})
+    return found[0]
 
 
 async def insert_many(
