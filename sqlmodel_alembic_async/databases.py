@@ -34,12 +34,16 @@ class AsyncSession(_AsyncSession):
     def __init__(self, bind: Any = None, *, expire_on_commit: bool = False, **options: Any) -> None:
         super().__init__(bind, expire_on_commit=expire_on_commit, **options)
 
-    async def close(self) -> None:
+    async def __aexit__(self, *error: object) -> None:
         """Close the session; where another task is still at work with it, as soon as that has ended."""
+        closing = asyncio.ensure_future(self._close_in_the_end())
+        await asyncio.shield(closing)
+
+    async def _close_in_the_end(self) -> None:
         async with asyncio.timeout(_LONGEST_WAIT):
             while True:
                 try:
-                    return await super().close()
+                    return await self.close()
                 except IllegalStateChangeError:
                     await asyncio.sleep(_FIRST_WAIT)
 
@@ -105,7 +109,7 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """Commit at the end, or roll back on any error. Not to be nested in one task: pass the session down."""
         with self._only_transaction_of_this_task():
-            async with _connected(AsyncSession(self._writer, close_resets_only=False)) as session:
+            async with _Connected(AsyncSession(self._writer, close_resets_only=False)) as session:
                 with translated():
                     yield session
                     await _flush(session)
@@ -120,7 +124,7 @@ class Database:
         """
         bind = self._snapshot if snapshot else self._reader
         session = AsyncSession(bind, sync_session_class=_ReadOnlySession, close_resets_only=False)
-        async with _connected(session):
+        async with _Connected(session):
             with translated():
                 yield session
                 await _flush(session)
@@ -185,20 +189,30 @@ async def _flush(session: AsyncSession) -> None:
         await session.flush()
 
 
-@asynccontextmanager
-async def _connected(session: AsyncSession) -> AsyncIterator[AsyncSession]:
-    """Connect, and close the session at the end, whatever has become of the connection by then."""
-    try:
-        with translated(OSError):
-            await session.connection()
-        yield session
-    finally:
+class _Connected:
+    """Connects a session, and closes it at the end, whatever has become of the connection by then."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def __aenter__(self) -> AsyncSession:
         try:
-            await session.close()
-        except BaseException as error:
+            with translated(OSError):
+                await self._session.connection()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self._session
+
+    async def __aexit__(self, *error: object) -> None:
+        try:
+            await self._session.close()
+        except IllegalStateChangeError:
+            await self._session.__aexit__()
+        except BaseException as failure:
             # The server rolls back what lost its connection: a ROLLBACK that does not get through has nothing to say.
-            await session.invalidate()
-            if not isinstance(error, SQLAlchemyError | OSError):
+            await self._session.invalidate()
+            if not isinstance(failure, SQLAlchemyError | OSError):
                 raise
 
 

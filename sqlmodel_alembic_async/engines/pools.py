@@ -1,6 +1,7 @@
 """Connection pools that follow their engine from one event loop to the next, and serve in the order of arrival."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 from weakref import WeakSet
 
@@ -8,6 +9,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
+from sqlalchemy.util import await_, greenlet_spawn
 from sqlalchemy.util.queue import Empty
 
 from .queues import FairQueue
@@ -23,6 +25,7 @@ class LoopPool(AsyncAdaptedQueuePool):
     connections_outlive_loops = False
 
     _queue_class: Any = FairQueue
+    _end_of_loop: AsyncGenerator[None] | None = None
     _loop: asyncio.AbstractEventLoop | None = None
     _lent: WeakSet[ConnectionPoolEntry]
 
@@ -57,6 +60,23 @@ class LoopPool(AsyncAdaptedQueuePool):
             for record in idle:
                 self._overflow += 1
                 self._pool.put(record, False)
+        else:
+            self._end_of_loop = self._close_with_loop(self._lent)
+            await_(anext(self._end_of_loop))
+
+    async def _close_with_loop(self, lent: WeakSet[ConnectionPoolEntry]) -> AsyncGenerator[None]:
+        # An event loop that ends closes its asynchronous generators. After it no connection of its can be closed.
+        try:
+            yield
+        finally:
+            await greenlet_spawn(self._close_all, lent)
+
+    def _close_all(self, lent: WeakSet[ConnectionPoolEntry]) -> None:
+        idle = self._idle_connections()
+        for record in [*idle, *lent]:
+            record.invalidate()
+        for record in idle:
+            self._pool.put(record, False)
 
     def _idle_connections(self) -> list[ConnectionPoolEntry]:
         idle = []
