@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import select
 
 from . import migrations
@@ -38,7 +39,7 @@ def _close(session: AsyncSession) -> None:
     from IPython.core.async_helpers import get_asyncio_loop
 
     loop = get_asyncio_loop()  # type: ignore[no-untyped-call]  # IPython's own
-    with suppress(RuntimeError):
+    with suppress(RuntimeError, SQLAlchemyError):
         loop.run_until_complete(session.close())
         loop.run_until_complete(database.dispose())
 

@@ -202,6 +202,8 @@ async def test_a_session_is_of_no_use_after_its_block(db: Database) -> None:
             await count_pets(session)
 
         with pytest.raises(package.DatabaseError, match="the session is closed"):
+            await count_pets(session)
+        with pytest.raises(package.DatabaseError):
             await create_pet(session, PetCreate(name="Lost"))
     assert await names(db) == []
 

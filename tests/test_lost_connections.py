@@ -453,6 +453,7 @@ async def test_a_reading_that_ends_without_its_connection_is_no_error(
     async with remote.reading(snapshot=snapshot) as session:
         assert await count_pets(session) == 1
         network.cut()
+    await network.quiet()
     async with remote.reading(snapshot=snapshot) as session:
         assert await count_pets(session) == 1
         await kill(db, await identity(session))
@@ -490,6 +491,7 @@ async def test_an_error_of_the_callers_own_outlives_the_connection(
                 network.cut()
                 raise mine
         assert caught.value is mine
+        await network.quiet()
 
     assert await names(remote) == []
 

@@ -102,7 +102,10 @@ async def insert(session: AsyncSession, model: type[Row], shape: UserCreate | Pe
     values = statements.named(new_values(shape))
     insertion = statements.insertion(model)
     async with statement(session):
-        if dialect_of(session, model).insert_returning:
+        dialect = dialect_of(session, model)
+        if dialect.server_version_info is None:
+            await session.connection()  # MariaDB can return what it inserts, MySQL can not: it is told when connecting.
+        if dialect.insert_returning:
             inserted: list[Row] = await _returned(session, model, insertion, values)
             return inserted[0]
         result: Any = await session.exec(insertion, params=values)
@@ -177,12 +180,13 @@ async def patch(
     expected_version: int | None,
 ) -> Row | None:
     """Change the columns given in one row, and return it; None where it does not exist."""
+    possible = expected_version is None or is_id(expected_version)
     if not (values := changed_values(changes)):
         row = await fetch_by_id(session, model, row_id)
         if row is not None and expected_version not in (None, row.version):
             raise StaleVersionError(expected_version)
         return row
-    row = await _patch(session, model, row_id, values, expected_version)
+    row = await _patch(session, model, row_id, values, expected_version) if possible else None
     if row is None and expected_version is not None and await fetch_by_id(session, model, row_id) is not None:
         raise StaleVersionError(expected_version)
     return row
@@ -191,12 +195,11 @@ async def patch(
 async def _patch(
     session: AsyncSession, model: type[Row], row_id: int, values: dict[str, Any], expected_version: int | None
 ) -> Row | None:
-    versioned = expected_version is not None
-    if not is_id(row_id) or (versioned and not is_id(expected_version)):
+    if not is_id(row_id):
         return None
-    change = statements.patch(model, frozenset(values), versioned)
+    change = statements.patch(model, frozenset(values), expected_version is not None)
     parameters = {**statements.named(values), "new_updated_at": datetime.now(UTC), "row_id": row_id}
-    if versioned:
+    if expected_version is not None:
         parameters["expected"] = expected_version
     async with statement(session):
         if dialect_of(session, model).update_returning:

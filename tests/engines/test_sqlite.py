@@ -143,7 +143,7 @@ async def test_a_reader_becomes_a_writer_again(tmp_path: Path) -> None:
 async def test_a_commit_that_finds_the_database_busy_leaves_nothing_behind() -> None:
     async with Database("sqlite://", connect_args={"timeout": 0.05}) as db:
         await db.create_tables()
-        async with db.reading() as reader:
+        async with db.reading(snapshot=True) as reader:
             await count_pets(reader)
             with pytest.raises(TransactionConflictError):
                 async with db.transaction() as session:
