@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 from sqlalchemy.engine.interfaces import Dialect
 from sqlmodel.sql.sqltypes import UTCDateTime as _UTCDateTime
 
@@ -20,7 +19,7 @@ class UTCDateTime(_UTCDateTime):
     def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
         """Ask MariaDB and MySQL for the six digits that they drop by default."""
         if dialect.name in _MYSQL_FAMILY:
-            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+            return dialect.type_descriptor(_mysql().DATETIME(fsp=6))
         return super().load_dialect_impl(dialect)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None]:
@@ -65,9 +64,16 @@ class Text(sa.types.TypeDecorator[str]):
         if dialect.name in _MYSQL_FAMILY:
             collation = _mysql_binary_collation(dialect)
             if self.length is None:
-                return dialect.type_descriptor(mysql.LONGTEXT(collation=collation))
-            return dialect.type_descriptor(mysql.VARCHAR(self.length, collation=collation))
+                return dialect.type_descriptor(_mysql().LONGTEXT(collation=collation))
+            return dialect.type_descriptor(_mysql().VARCHAR(self.length, collation=collation))
         return dialect.type_descriptor(sa.String(self.length))
+
+
+def _mysql() -> Any:
+    # Whoever has another engine need not wait for this one's dialect to be imported.
+    from sqlalchemy.dialects import mysql
+
+    return mysql
 
 
 def _mysql_binary_collation(dialect: Dialect) -> str:

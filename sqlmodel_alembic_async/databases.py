@@ -20,7 +20,6 @@ from . import engines
 from .errors import StaleVersionError, StorageError, TransactionConflictError
 from .faults import committing, loses_all, translated
 from .models import TABLES
-from .settings import Settings
 
 Result = TypeVar("Result")
 
@@ -49,7 +48,7 @@ class AsyncSession(_AsyncSession):
 
 
 class Database:
-    """One database. The URL is the environment's DATABASE_URL unless given; `options` are create_async_engine's."""
+    """One database. The URL is the environment's DATABASE_URL unless given; `options` are engines.create_engine()'s."""
 
     def __init__(self, url: str | URL | None = None, **options: Any) -> None:
         self._url = url
@@ -60,8 +59,7 @@ class Database:
     @cached_property
     def url(self) -> URL:
         """The URL with its async driver."""
-        given = Settings().database_url.get_secret_value() if self._url is None else self._url
-        return engines.async_url(given)
+        return engines.async_url(_settings().database_url.get_secret_value() if self._url is None else self._url)
 
     @property
     def shown_url(self) -> str:
@@ -71,7 +69,10 @@ class Database:
     @cached_property
     def engine(self) -> AsyncEngine:
         """The async engine, built when it is first asked for; connections are made when they are needed."""
-        engine = engines.create_engine(self.url, **self._options)
+        options = self._options
+        if self.url.get_backend_name() == "sqlite":
+            options = {"synchronous": _settings().sqlite_synchronous} | options
+        engine = engines.create_engine(self.url, **options)
         engines.refuse_partial_commits(engine.sync_engine, loses_all)
         return engine
 
@@ -182,6 +183,13 @@ class Database:
             yield
         finally:
             self._in_transaction.discard(task)
+
+
+def _settings() -> Any:
+    # Imported when they are asked for: to import the package takes little time.
+    from .settings import Settings
+
+    return Settings()
 
 
 async def _flush(session: AsyncSession) -> None:

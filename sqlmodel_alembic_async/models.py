@@ -16,7 +16,8 @@ from . import fields as f
 from .columns import Text, UTCDateTime
 from .validation import hold_rows_to
 
-_SHAPE: Any = ConfigDict(extra="forbid", hide_input_in_errors=True)
+# Deferred: what only a program that uses it needs is not built at import.
+_SHAPE: Any = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=True)
 
 
 class _Key(SQLModel):

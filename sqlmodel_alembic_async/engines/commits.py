@@ -14,13 +14,15 @@ def refuse_partial_commits(engine: Engine, loses_all: Callable[[BaseException], 
 
     PostgreSQL answers the COMMIT after a failed statement with a silent ROLLBACK; a savepoint helps. MariaDB and MySQL
     end the whole transaction in a deadlock, savepoints and all, and begin another one: `loses_all` knows that error.
+    SQLite ends it where the storage is full or fails, and knows itself whether it did.
     """
     fails_as_a_whole = engine.dialect.name == "postgresql"
+    is_sqlite = engine.dialect.driver == "aiosqlite"
 
     def note_failure(context: ExceptionContext) -> None:
         if context.connection is None or context.is_disconnect:
             return
-        if loses_all(context.original_exception):
+        if loses_all(context.original_exception) or (is_sqlite and _has_ended(context.connection)):
             context.connection.info[_LOST] = "all"
         elif fails_as_a_whole:
             context.connection.info.setdefault(_LOST, "since the savepoint")
@@ -29,6 +31,10 @@ def refuse_partial_commits(engine: Engine, loses_all: Callable[[BaseException], 
     event.listen(engine, "begin", _forget)
     event.listen(engine, "rollback_savepoint", _forget_savepoint)
     event.listen(engine, "commit", _refuse)
+
+
+def _has_ended(connection: Connection) -> bool:
+    return connection.connection.driver_connection.has_ended  # type: ignore[union-attr, no-any-return]  # it is connected
 
 
 def _forget(connection: Connection) -> None:

@@ -45,6 +45,11 @@ class Connection(aiosqlite.Connection):
         if self._connection is not None:
             self.stop()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the transaction is over though nobody ended it, as where the storage is full."""
+        return not self._begin and not self._conn.in_transaction and self._conn.isolation_level is not None
+
     def begin(self, *statements: str) -> None:
         """Begin a transaction with these statements as soon as there is something to do in it."""
         self._begin = statements

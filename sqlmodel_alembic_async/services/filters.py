@@ -13,7 +13,7 @@ from ..models import Pet, User
 
 Filters = TypeVar("Filters")
 
-FILTER_CONFIG = ConfigDict(hide_input_in_errors=True)
+FILTER_CONFIG = ConfigDict(hide_input_in_errors=True, defer_build=True)
 
 _LAST_CHARACTER = 0x10FFFF
 _SURROGATES = range(0xD800, 0xE000)

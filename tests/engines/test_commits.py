@@ -2,11 +2,14 @@
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, PendingRollbackError
 
 from sqlmodel_alembic_async import AsyncSession, Database, DatabaseError, PetCreate, count_pets, create_pet
+from sqlmodel_alembic_async.engines import BEGIN
 
-pytestmark = pytest.mark.parametrize("engine_name", ["postgresql"], indirect=True)
+on_postgresql = pytest.mark.parametrize("engine_name", ["postgresql"], indirect=True)
+on_sqlite = pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
 
 
 async def fail(session: AsyncSession) -> None:
@@ -14,6 +17,7 @@ async def fail(session: AsyncSession) -> None:
         await session.exec(text("SELECT 1 / 0"))
 
 
+@on_postgresql
 async def test_a_commit_after_a_failed_statement_is_no_silent_rollback(db: Database) -> None:
     with pytest.raises(DatabaseError, match="begin_nested"):
         async with db.transaction() as session:
@@ -26,6 +30,7 @@ async def test_a_commit_after_a_failed_statement_is_no_silent_rollback(db: Datab
         assert await count_pets(session) == 1
 
 
+@on_postgresql
 async def test_a_rollback_to_a_savepoint_makes_good_for_a_failed_statement(db: Database) -> None:
     async with db.transaction() as session:
         await create_pet(session, PetCreate(name="Rex"))
@@ -35,3 +40,39 @@ async def test_a_rollback_to_a_savepoint_makes_good_for_a_failed_statement(db: D
 
     async with db.reading() as session:
         assert await count_pets(session) == 1
+
+
+@on_sqlite
+async def test_a_transaction_that_sqlite_ended_itself_is_not_committed_by_half(db: Database) -> None:
+    async with db.transaction() as session:
+        await create_pet(session, PetCreate(name="Rex"))
+
+    async with db.session() as session:
+        await create_pet(session, PetCreate(name="Lost"))
+        connection = await session.connection()
+        with pytest.raises(IntegrityError):
+            await connection.exec_driver_sql("INSERT OR ROLLBACK INTO pet (id, name) VALUES (1, 'Rex')")
+        await create_pet(session, PetCreate(name="Half"))
+        with pytest.raises(PendingRollbackError):
+            await session.commit()
+
+    async with db.reading() as session:
+        assert await count_pets(session) == 1
+
+
+@on_sqlite
+async def test_a_transaction_that_could_not_begin_begins_with_the_next_statement(
+    db: Database, migrated_url: URL
+) -> None:
+    url = str(migrated_url)
+    async with Database(url, connect_args={"timeout": 0.01}) as impatient, impatient.session() as session:
+        connection = await session.connection(execution_options={BEGIN: "IMMEDIATE"})
+        async with db.transaction() as other:
+            await create_pet(other, PetCreate(name="Rex"))
+            with pytest.raises(OperationalError, match="locked"):
+                await connection.exec_driver_sql("SELECT 1")
+        await create_pet(session, PetCreate(name="Max"))
+        await session.commit()
+
+    async with db.reading() as session:
+        assert await count_pets(session) == 2
