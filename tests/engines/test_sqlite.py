@@ -34,6 +34,30 @@ async def test_every_connection_is_set_up(tmp_path: Path) -> None:
         assert await pragma(db, "trusted_schema") == 0
 
 
+@pytest.mark.parametrize(("synchronous", "level"), [("NORMAL", 1), ("FULL", 2), ("EXTRA", 3)])
+async def test_what_a_power_failure_may_cost_is_a_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synchronous: str, level: int
+) -> None:
+    async with Database(f"sqlite:///{tmp_path}/x.db", synchronous=synchronous) as db:
+        assert await pragma(db, "synchronous") == level
+
+    monkeypatch.setenv("SQLITE_SYNCHRONOUS", synchronous)
+    async with Database(f"sqlite:///{tmp_path}/x.db") as db:
+        assert await pragma(db, "synchronous") == level
+        async with db.transaction() as session:
+            assert (await session.exec(text("PRAGMA synchronous"))).scalar() == level
+
+
+async def test_a_choice_that_could_cost_the_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="NORMAL, FULL, EXTRA"):
+        await Database(f"sqlite:///{tmp_path}/x.db", synchronous="OFF").create_tables()
+
+    monkeypatch.setenv("SQLITE_SYNCHRONOUS", "OFF")
+    with pytest.raises(ValueError, match="sqlite_synchronous"):
+        await Database(f"sqlite:///{tmp_path}/x.db").create_tables()
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_a_new_file_is_private(tmp_path: Path) -> None:
     async with Database(f"sqlite:///{tmp_path}/x.db") as db:
         await db.create_tables()
