@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import Dialect
 from sqlmodel.sql.sqltypes import UTCDateTime as _UTCDateTime
 
+_MOMENT_LENGTH = len("2026-01-01 00:00:00.000000")
 _MYSQL_FAMILY = {"mysql", "mariadb"}
 
 
@@ -32,10 +33,9 @@ class UTCDateTime(_UTCDateTime):
 def _moment_of_text(value: str | None) -> datetime | None:
     if value is None:
         return None
-    try:
+    if len(value) == _MOMENT_LENGTH:
         return datetime.fromisoformat(value + "+00:00")
-    except ValueError:  # Written by others, with an offset of its own.
-        return datetime.fromisoformat(value).astimezone(UTC)
+    return _moment(datetime.fromisoformat(value))  # Written by others, in a form of their own.
 
 
 def _moment(value: datetime | None) -> datetime | None:

@@ -2,10 +2,11 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import event
@@ -17,14 +18,16 @@ from sqlmodel import Session, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession as _AsyncSession
 
 from . import engines
-from .errors import StaleVersionError, StorageError, TransactionConflictError
-from .faults import committing, loses_all, translated
+from .errors import DatabaseError, StaleVersionError, StorageError, TransactionConflictError
+from .faults import committing, translated
 from .models import TABLES
 
 Result = TypeVar("Result")
 
 _FIRST_WAIT = 0.01  # Seconds before the first repetition; doubled for each further one, up to the longest wait.
 _LONGEST_WAIT = 1.0
+
+_NEEDS_TRANSACTION = "a savepoint or a streamed result needs a transaction: reading(snapshot=True)"
 
 
 class AsyncSession(_AsyncSession):
@@ -39,12 +42,14 @@ class AsyncSession(_AsyncSession):
         await asyncio.shield(closing)
 
     async def _close_in_the_end(self) -> None:
-        async with asyncio.timeout(_LONGEST_WAIT):
-            while True:
-                try:
-                    return await self.close()
-                except IllegalStateChangeError:
-                    await asyncio.sleep(_FIRST_WAIT)
+        deadline = time.monotonic() + _LONGEST_WAIT
+        while True:
+            try:
+                return await self.close()
+            except IllegalStateChangeError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(_FIRST_WAIT)
 
 
 class Database:
@@ -72,9 +77,7 @@ class Database:
         options = self._options
         if self.url.get_backend_name() == "sqlite":
             options = {"synchronous": _settings().sqlite_synchronous} | options
-        engine = engines.create_engine(self.url, **options)
-        engines.refuse_partial_commits(engine.sync_engine, loses_all)
-        return engine
+        return engines.create_engine(self.url, **options)
 
     @cached_property
     def _writer(self) -> AsyncEngine:
@@ -124,7 +127,8 @@ class Database:
         Each statement sees what is committed when it begins; with `snapshot` all see one moment.
         """
         bind = self._snapshot if snapshot else self._reader
-        session = AsyncSession(bind, sync_session_class=_ReadOnlySession, close_resets_only=False)
+        session_class = AsyncSession if snapshot else _StatementSession
+        session = session_class(bind, sync_session_class=_ReadOnlySession, close_resets_only=False)
         async with _Connected(session):
             with translated():
                 yield session
@@ -222,6 +226,19 @@ class _Connected:
             await self._session.invalidate()
             if not isinstance(failure, SQLAlchemyError | OSError):
                 raise
+
+
+class _StatementSession(AsyncSession):
+    """Has no transaction around its statements, and so nothing that needs one, on every engine alike."""
+
+    def begin_nested(self) -> NoReturn:
+        raise DatabaseError(_NEEDS_TRANSACTION)
+
+    async def stream(self, *args: Any, **options: Any) -> NoReturn:
+        raise DatabaseError(_NEEDS_TRANSACTION)
+
+    async def stream_scalars(self, *args: Any, **options: Any) -> NoReturn:
+        raise DatabaseError(_NEEDS_TRANSACTION)
 
 
 class _ReadOnlySession(Session):

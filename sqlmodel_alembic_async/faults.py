@@ -47,7 +47,6 @@ _UNAVAILABLE: _Codes = (
     | {2002, 2003, 2006, 2013, 2055, 4031}
 )
 _TABLE_MISSING: _Codes = {"42P01", 1146}
-_LOSES_ALL: _Codes = {1213}  # MariaDB and MySQL: a deadlock ends the transaction with all its savepoints.
 
 # What the storage says is worth telling apart.
 _STORAGE: dict[str | int | None, str] = {
@@ -113,11 +112,6 @@ def committing() -> Iterator[None]:
         raise OutcomeUnknownError(
             "the connection was lost while committing: look whether the transaction is in before repeating it"
         ) from error.__cause__
-
-
-def loses_all(driver: BaseException) -> bool:
-    """Tell whether this driver's error ended the whole transaction on the server, savepoints and all."""
-    return _code(driver) in _LOSES_ALL
 
 
 def translate(error: BaseException) -> PetManagementError | None:

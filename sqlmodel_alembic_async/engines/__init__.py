@@ -13,7 +13,7 @@ from .commits import refuse_partial_commits
 from .pools import FilePool, LanePool, lane
 from .tasks import refuse_second_tasks
 
-__all__ = ["BEGIN", "async_url", "create_engine", "prepare", "reader", "refuse_partial_commits", "snapshot", "writer"]
+__all__ = ["BEGIN", "async_url", "create_engine", "prepare", "reader", "snapshot", "writer"]
 
 _ASYNC_DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -70,6 +70,7 @@ def prepare(engine: AsyncEngine, **settings: Any) -> AsyncEngine:
     else:
         servers.prepare(engine.sync_engine)
     refuse_second_tasks(engine.sync_engine)
+    refuse_partial_commits(engine.sync_engine)
     return engine
 
 

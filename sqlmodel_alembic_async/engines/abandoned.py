@@ -1,33 +1,49 @@
-"""MariaDB and MySQL go on with a statement that nobody waits for any more, and keep its locks: it is killed."""
+"""A server goes on with a statement that nobody waits for any more, and keeps its locks: it is told to end it."""
 
+import asyncio
 import contextlib
 from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import await_, greenlet_spawn
 
-_TIMEOUTS = {"connect_timeout": 1, "read_timeout": 1}  # Seconds: who gave up does not wait much longer.
+# Seconds: who gave up does not wait much longer.
+_TIMEOUTS = {"asyncmy": {"connect_timeout": 1, "read_timeout": 1}, "asyncpg": {"timeout": 1, "command_timeout": 1}}
 
 
 def kill_abandoned_statements(engine: Engine) -> None:
     """Have the server end a session whose connection is closed because its task was cancelled."""
     dialect = engine.dialect
     latest: dict[str, Any] = {}
+    orders: set[asyncio.Task[None]] = set()
 
     def remember(dialect: object, record: object, args: list[Any], options: dict[str, Any]) -> None:
         latest.update(args=args, options=options)
 
-    def kill(connection: Any, record: ConnectionPoolEntry, error: BaseException | None) -> None:
-        if error is None or isinstance(error, Exception):
-            return
+    def kill(order: str) -> None:
         # A server that can not be reached has no use for the order.
         with contextlib.suppress(dialect.loaded_dbapi.Error, OSError):
-            killer = dialect.connect(*latest["args"], **latest["options"] | _TIMEOUTS)
+            killer = dialect.connect(*latest["args"], **latest["options"] | _TIMEOUTS[dialect.driver])
             try:
-                killer.cursor().execute(f"KILL {connection.driver_connection.thread_id()}")
+                killer.cursor().execute(order)
             finally:
                 killer.close()
 
+    def give_order(connection: Any, record: ConnectionPoolEntry, error: BaseException | None) -> None:
+        if error is None or isinstance(error, Exception) or not latest:
+            return
+        driver = connection.driver_connection
+        if dialect.driver == "asyncmy":
+            order = f"KILL {driver.thread_id()}"
+        else:
+            order = f"SELECT pg_terminate_backend({driver.get_server_pid()})"
+        # Some cancel again and again until their task ends: the order goes out all the same.
+        task = asyncio.ensure_future(greenlet_spawn(kill, order))
+        orders.add(task)
+        task.add_done_callback(orders.discard)
+        await_(asyncio.shield(task))
+
     event.listen(engine, "do_connect", remember)
-    event.listen(engine, "invalidate", kill)
+    event.listen(engine, "invalidate", give_order)

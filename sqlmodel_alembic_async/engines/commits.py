@@ -1,28 +1,31 @@
 """A COMMIT that would not commit the whole transaction is refused."""
 
-from collections.abc import Callable
-
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext
 from sqlalchemy.exc import PendingRollbackError
 
+from .sqlite_connection import Connection as SQLiteConnection
+
 _LOST = "sqlmodel_alembic_async_lost"
 
 
-def refuse_partial_commits(engine: Engine, loses_all: Callable[[BaseException], bool]) -> None:
+_DEADLOCK = 1213  # MariaDB's and MySQL's errno.
+
+
+def refuse_partial_commits(engine: Engine) -> None:
     """Raise PendingRollbackError from a commit() of less than was done.
 
     PostgreSQL answers the COMMIT after a failed statement with a silent ROLLBACK; a savepoint helps. MariaDB and MySQL
-    end the whole transaction in a deadlock, savepoints and all, and begin another one: `loses_all` knows that error.
+    end the whole transaction in a deadlock, savepoints and all, and begin another one.
     SQLite ends it where the storage is full or fails, and knows itself whether it did.
     """
     fails_as_a_whole = engine.dialect.name == "postgresql"
-    is_sqlite = engine.dialect.driver == "aiosqlite"
 
     def note_failure(context: ExceptionContext) -> None:
         if context.connection is None or context.is_disconnect:
             return
-        if loses_all(context.original_exception) or (is_sqlite and _has_ended(context.connection)):
+        is_deadlock = context.original_exception.args[:1] == (_DEADLOCK,)
+        if is_deadlock or _has_ended(context.connection):
             context.connection.info[_LOST] = "all"
         elif fails_as_a_whole:
             context.connection.info.setdefault(_LOST, "since the savepoint")
@@ -34,7 +37,7 @@ def refuse_partial_commits(engine: Engine, loses_all: Callable[[BaseException], 
 
 
 def _has_ended(connection: Connection) -> bool:
-    return connection.connection.driver_connection.has_ended  # type: ignore[union-attr, no-any-return]  # it is connected
+    return isinstance(driver := connection.connection.driver_connection, SQLiteConnection) and driver.has_ended
 
 
 def _forget(connection: Connection) -> None:

@@ -22,6 +22,8 @@ def replace_dead_connections(engine: Engine) -> None:
     A server says something when it ends a connection, and nothing otherwise: only where there is something to read,
     or where nobody has looked for long, a ping is worth its time.
     """
+    if engine.pool._pre_ping:
+        return  # SQLAlchemy was asked to ping every time.
 
     def check(connection: Any, record: ConnectionPoolEntry, proxy: object) -> None:
         silent = _wake(record.driver_connection)
@@ -54,8 +56,10 @@ def _wake(connection: Any) -> bool:
     transport = _transport(connection)
     if transport is None or transport.is_closing() or not hasattr(select, "poll"):
         return False
+    if (number := transport.get_extra_info("socket").fileno()) < 0:
+        return False  # Closed.
     poll = select.poll()
-    poll.register(transport.get_extra_info("socket"), select.POLLIN)
+    poll.register(number, select.POLLIN)
     silent = not poll.poll(0)
     transport.resume_reading()
     return silent

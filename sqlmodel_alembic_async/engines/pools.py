@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakSet
 
 from sqlalchemy.engine import Engine
@@ -10,11 +10,22 @@ from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlalchemy.util import await_, greenlet_spawn
-from sqlalchemy.util.queue import Empty
 
 from .queues import FairQueue
 
 READS_ONLY = "sqlmodel_alembic_async_reads_only"  # In the info of a connection of a reader.
+
+
+class _Room:
+    """Stands for a connection that may be made: what is left where making it failed, and somebody waits."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    invalidate = close
+
+
+_ROOM: Any = _Room()
 
 
 class LoopPool(AsyncAdaptedQueuePool):
@@ -27,11 +38,18 @@ class LoopPool(AsyncAdaptedQueuePool):
     _queue_class: Any = FairQueue
     _end_of_loop: AsyncGenerator[None] | None = None
     _loop: asyncio.AbstractEventLoop | None = None
+    _pool: Any
     _lent: WeakSet[ConnectionPoolEntry]
 
     def _do_get(self) -> ConnectionPoolEntry:
         self._follow_loop()
         record = super()._do_get()
+        if record is _ROOM:
+            try:
+                record = self._create_connection()
+            except BaseException:
+                self._dec_overflow()
+                raise
         self._lent.add(record)
         return record
 
@@ -42,6 +60,9 @@ class LoopPool(AsyncAdaptedQueuePool):
         else:
             record.close()  # Lent by an earlier loop: this one's queue has no place for it.
 
+    def _dec_overflow(self) -> Literal[True]:
+        return self._pool.hand_over(_ROOM) or super()._dec_overflow()
+
     def dispose(self) -> None:
         """Close every idle connection that can still be closed."""
         self._follow_loop()
@@ -51,7 +72,7 @@ class LoopPool(AsyncAdaptedQueuePool):
         loop = asyncio.get_running_loop()
         if loop is self._loop:
             return
-        idle = self._idle_connections() if self._loop is not None else []
+        idle = _drained(self._pool) if self._loop is not None else []
         self._loop = loop
         self._lent = WeakSet()
         self._pool = self._queue_class(self._pool.maxsize, use_lifo=self._pool.use_lifo)
@@ -61,30 +82,29 @@ class LoopPool(AsyncAdaptedQueuePool):
                 self._overflow += 1
                 self._pool.put(record, False)
         else:
-            self._end_of_loop = self._close_with_loop(self._lent)
+            self._end_of_loop = self._close_with_loop(self._pool, self._lent)
             await_(anext(self._end_of_loop))
 
-    async def _close_with_loop(self, lent: WeakSet[ConnectionPoolEntry]) -> AsyncGenerator[None]:
+    async def _close_with_loop(
+        self, idle: FairQueue[ConnectionPoolEntry], lent: WeakSet[ConnectionPoolEntry]
+    ) -> AsyncGenerator[None]:
         # An event loop that ends closes its asynchronous generators. After it no connection of its can be closed.
         try:
             yield
         finally:
-            await greenlet_spawn(self._close_all, lent)
+            await greenlet_spawn(_close_all, idle, lent)
 
-    def _close_all(self, lent: WeakSet[ConnectionPoolEntry]) -> None:
-        idle = self._idle_connections()
-        for record in [*idle, *lent]:
-            record.invalidate()
-        for record in idle:
-            self._pool.put(record, False)
 
-    def _idle_connections(self) -> list[ConnectionPoolEntry]:
-        idle = []
-        while True:
-            try:
-                idle.append(self._pool.get(False))
-            except Empty:
-                return idle
+def _close_all(idle: FairQueue[ConnectionPoolEntry], lent: WeakSet[ConnectionPoolEntry]) -> None:
+    for record in (resting := _drained(idle)):
+        record.invalidate()
+        idle.put(record)
+    for record in lent.difference(resting):
+        record.invalidate()
+
+
+def _drained(queue: FairQueue[ConnectionPoolEntry]) -> list[ConnectionPoolEntry]:
+    return [queue.get(False) for _ in range(queue.qsize())]
 
 
 class LanePool(LoopPool):

@@ -30,13 +30,19 @@ class FairQueue(AsyncAdaptedQueue[Item]):
         """Return the number of items."""
         return len(self._items)
 
-    def put_nowait(self, item: Item) -> None:
-        """Hand an item to who has waited longest, or keep it; raise Full."""
+    def hand_over(self, item: Item) -> bool:
+        """Give an item to who has waited longest; tell whether anybody waits."""
         while self._waiting:
             first = self._waiting.popleft()
             if not first.done():
                 first.set_result(item)
-                return
+                return True
+        return False
+
+    def put_nowait(self, item: Item) -> None:
+        """Hand an item over, or keep it; raise Full."""
+        if self.hand_over(item):
+            return
         if self.full():
             raise Full
         self._items.append(item)

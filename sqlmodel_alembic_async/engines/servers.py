@@ -12,6 +12,8 @@ from .begin import begin_mode
 from .liveness import replace_dead_connections
 from .pools import READS_ONLY
 
+_TOLD = "sqlmodel_alembic_async_told"  # In the info of a connection that was made one that only reads.
+
 _READ_ONLY = {"postgresql": "SET default_transaction_read_only = on"}
 _READ_ONLY |= dict.fromkeys(("mysql", "mariadb"), "SET SESSION TRANSACTION READ ONLY")
 
@@ -19,12 +21,11 @@ _READ_ONLY |= dict.fromkeys(("mysql", "mariadb"), "SET SESSION TRANSACTION READ 
 def prepare(engine: Engine) -> None:
     """Give an engine, before it connects, lasting connections, and readers that can only read."""
     dialect = engine.dialect
-    told_while_connecting = dialect.driver == "asyncpg"
 
     def make_reader(connection: Any, record: ConnectionPoolEntry) -> None:
         if not record.info.get(READS_ONLY):
             return
-        if not told_while_connecting:
+        if not record.info.get(_TOLD):
             cursor = connection.cursor()
             cursor.execute(_READ_ONLY[dialect.name])
             cursor.close()
@@ -33,12 +34,13 @@ def prepare(engine: Engine) -> None:
 
     replace_dead_connections(engine)
     event.listen(engine, "connect", make_reader)
-    if told_while_connecting:
+    if dialect.driver == "asyncpg":
         event.listen(engine, "do_connect", _connect_reader)
     if dialect.name != "postgresql":
         event.listen(engine, "begin", _begin)
-    if dialect.driver == "asyncmy":
+    if dialect.driver in ("asyncpg", "asyncmy"):
         kill_abandoned_statements(engine)
+    if dialect.driver == "asyncmy":
         # It logs the server's warnings, which quote values, and grumble at every named primary key.
         logging.getLogger("asyncmy").setLevel(logging.ERROR)
 
@@ -48,6 +50,7 @@ def _connect_reader(dialect: object, record: ConnectionPoolEntry, args: list[Any
     if record.info.get(READS_ONLY):
         settings = options.get("server_settings", {})
         options["server_settings"] = {**settings, "default_transaction_read_only": "on"}
+        record.info[_TOLD] = True
 
 
 def _begin(connection: Connection) -> None:

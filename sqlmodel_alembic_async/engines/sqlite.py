@@ -98,10 +98,10 @@ def _choose_begin(connection: Connection) -> None:
 
 def _begin(connection: Any) -> None:
     mode = connection.info["begin"]
-    if mode == "AUTOCOMMIT" or connection.isolation_level is None:
-        return
     # Readers that have no pool of their own make a connection one that only reads, and the next one makes it write.
     reads_only = "" if connection.info.get(READS_ONLY) else f"PRAGMA query_only = {mode == 'READ ONLY'}"
-    # The driver's own transactions begin too late, and lose updates.
     begin = "BEGIN IMMEDIATE" if mode == "IMMEDIATE" else "BEGIN"
+    if mode == "AUTOCOMMIT" or connection.isolation_level is None:
+        begin = ""
+    # The driver's own transactions begin too late, and lose updates.
     connection.driver_connection.begin(*filter(None, (reads_only, begin)))

@@ -142,7 +142,8 @@ class Connection(aiosqlite.Connection):
         return waiter
 
     def _interrupt_abandoned(self) -> None:
-        if self._waiter is not None and self._waiter.cancelled() and self._connection is not None:
+        waiter = self._waiter
+        if waiter is not None and (waiter.cancelled() or not waiter.done()) and self._connection is not None:
             with contextlib.suppress(sqlite3.ProgrammingError):  # The thread has closed it already.
                 self._connection.interrupt()
 
@@ -168,12 +169,15 @@ class Connection(aiosqlite.Connection):
         """Call a function again while another connection has the lock, and somebody waits for the answer."""
         deadline = time.monotonic() + self._patience
         while True:
-            changes = self._conn.total_changes
+            changes, began = self._conn.total_changes, time.monotonic()
             try:
                 return function(*args, **kwargs)
             except sqlite3.OperationalError as error:
-                in_vain = waiter.cancelled() or time.monotonic() >= deadline
-                if in_vain or not _is_busy(error) or self._conn.total_changes != changes:
+                now = time.monotonic()
+                in_vain = waiter.cancelled() or now >= deadline
+                # SQLite does not wait at all where that would be a deadlock.
+                at_once = now - began < min(_SLICE, self._patience) / 2
+                if in_vain or at_once or not _is_busy(error) or self._conn.total_changes != changes:
                     raise
 
     def _rollback(self) -> None:
