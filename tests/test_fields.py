@@ -4,6 +4,9 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from email_validator import EmailNotValidError, validate_email
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from sqlmodel_alembic_async import fields
@@ -101,6 +104,62 @@ def test_a_good_value_is_kept_normalised(kind: Any, given: object, kept: object)
 def test_a_bad_value_is_refused(kind: Any, given: object) -> None:
     with pytest.raises(ValidationError):
         read(kind, given)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("o'Neill@Example.com", "o'neill@example.com"),
+        ("ada@b\u00fccher.example", "ada@b\u00fccher.example"),
+        ("ada@xn--bcher-kva.example", "ada@b\u00fccher.example"),
+        ("\u00e4da@example.com", "\u00e4da@example.com"),
+        ("ada@example\u3002com", "ada@example.com"),
+    ],
+)
+def test_an_address_that_is_not_plain_is_normalised(given: str, kept: str) -> None:
+    assert read(fields.Email, given) == kept
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        '"ada lovelace"@example.com',
+        "ada@[127.0.0.1]",
+        "ada@host.test",
+        "ada@printer.local",
+        "ada@1.0.0.127.in-addr.arpa",
+        "ada@xn--zzzzzzz-.com",
+        "ada..l@example.com",
+    ],
+)
+def test_an_address_that_is_not_plain_may_be_refused_and_is_not_quoted(given: str) -> None:
+    with pytest.raises(ValueError, match="must be a valid e-mail address") as caught:
+        fields._email(given)
+
+    assert caught.value.__cause__ is None
+    assert given not in str(caught.value)
+
+
+_LABELS = st.text("aZ09-x", min_size=1, max_size=4) | st.text("a-", min_size=60, max_size=65)
+_TOPS = st.sampled_from(["com", "CO", "c", "c0m", "test", "Local", "arpa", "localhost", "invalid", "onion", "example"])
+_LOCALS = st.text("aZ09_+-.'", min_size=1, max_size=6) | st.text("a.", min_size=62, max_size=66)
+
+
+@settings(max_examples=500, deadline=None)
+@given(_LOCALS, st.lists(_LABELS, max_size=5), _TOPS)
+def test_an_address_is_judged_as_email_validator_judges_it(local: str, labels: list[str], top: str) -> None:
+    address = f"{local}@{'.'.join([*labels, top])}"
+    try:
+        expected: str | None = validate_email(address, check_deliverability=False).normalized.lower()
+    except EmailNotValidError:
+        expected = None
+
+    try:
+        judged = fields._email(address)
+    except ValueError:
+        judged = None
+
+    assert judged == expected
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 from pydantic import ValidationError
-from sqlalchemy import inspect, update
+from sqlalchemy import inspect, text, update
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel import select
@@ -193,6 +193,28 @@ async def test_microseconds_and_early_dates_survive(db: Database) -> None:
     async with db.session() as session:
         pet = (await session.exec(select(Pet))).one()
     assert (pet.created_at, pet.created_at.tzinfo, pet.birth_date) == (moment, UTC, date(1, 1, 1))
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("2026-01-01 12:00:00+02:00", datetime(2026, 1, 1, 10, tzinfo=UTC)),
+        ("2026-01-01T12:00:00.250000-05:30", datetime(2026, 1, 1, 17, 30, 0, 250000, tzinfo=UTC)),
+        ("2026-01-01 12:00:00Z", datetime(2026, 1, 1, 12, tzinfo=UTC)),
+        ("2026-01-01 12:00:00", datetime(2026, 1, 1, 12, tzinfo=UTC)),
+        ("2026-01-01T12:00:00", datetime(2026, 1, 1, 12, tzinfo=UTC)),
+    ],
+)
+async def test_a_moment_that_others_wrote_is_read_in_utc(session: AsyncSession, written: str, read: datetime) -> None:
+    session.add(Pet(name="Rex"))
+    await session.commit()
+    await session.exec(text("UPDATE pet SET created_at = :written").bindparams(written=written))
+    session.expunge_all()
+
+    pet = (await session.exec(select(Pet))).one()
+
+    assert (pet.created_at, pet.created_at.tzinfo) == (read, UTC)
 
 
 async def test_a_stale_copy_does_not_overwrite_a_newer_row(db: Database) -> None:

@@ -1,0 +1,215 @@
+"""Pools: from one event loop to the next, lanes, and the engines that have none."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import URL
+from sqlalchemy.engine.base import OptionEngine
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, QueuePool
+
+from sqlmodel_alembic_async import (
+    Database,
+    Pet,
+    PetCreate,
+    StorageError,
+    count_pets,
+    create_pet,
+    engines,
+    list_pets,
+)
+from sqlmodel_alembic_async.engines.pools import FilePool, LanePool
+from sqlmodel_alembic_async.engines.sqlite_connection import Connection
+
+from ..stress.measures import becomes_true, checked_out
+
+on_sqlite = pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
+on_servers = pytest.mark.parametrize("engine_name", ["postgresql", "mariadb"], indirect=True)
+
+
+# Event loops.
+
+
+def test_a_connection_that_an_earlier_event_loop_lent_is_closed_when_it_is_returned(tmp_path: Path) -> None:
+    db = Database(f"sqlite:///{tmp_path}/x.db", pool_size=1, max_overflow=0)
+
+    async def keep() -> Any:
+        connection = await db.engine.connect()
+        return connection, (await connection.get_raw_connection()).driver_connection
+
+    async def go_on(kept: Any, driver: Connection) -> tuple[int, int, bool]:
+        async with db.engine.connect() as connection:  # The one that was lent is not counted any more.
+            await connection.exec_driver_sql("SELECT 1")
+            await kept.close()
+            lent = checked_out(db)
+        ended = await becomes_true(lambda: not driver._thread.is_alive())
+        pool: Any = db.engine.pool
+        idle = pool.checkedin()
+        await db.dispose()
+        return lent, idle, ended
+
+    assert asyncio.run(go_on(*asyncio.run(keep()))) == (1, 1, True)
+
+
+@on_sqlite
+def test_an_idle_connection_to_a_file_serves_the_next_event_loop(migrated_url: URL) -> None:
+    db = Database(migrated_url)
+
+    async def used() -> object:
+        async with db.engine.connect() as connection:
+            return (await connection.get_raw_connection()).driver_connection
+
+    first = asyncio.run(used())
+
+    assert asyncio.run(used()) is first
+    asyncio.run(db.dispose())
+
+
+@on_servers
+def test_a_connection_to_a_server_ends_with_its_event_loop(migrated_url: URL) -> None:
+    db = Database(migrated_url)
+
+    async def used() -> object:
+        async with db.engine.connect() as connection:
+            return (await connection.get_raw_connection()).driver_connection
+
+    first = asyncio.run(used())
+
+    assert asyncio.run(used()) is not first
+    asyncio.run(db.dispose())
+
+
+# Lanes.
+
+
+async def test_every_lane_has_connections_of_its_own(db: Database) -> None:
+    pool = db.engine.pool
+
+    assert isinstance(pool, LanePool)
+    async with db.session() as plain, db.transaction(), db.reading():
+        await count_pets(plain)
+        lent = pool.checkedout(), pool.reader.checkedout(), pool.writer.checkedout()
+    assert lent == ((1, 1, 1) if isinstance(pool, FilePool) else (2, 1, 0))
+    assert checked_out(db) == 0
+
+
+# Engines with a pool class of their own.
+
+
+@pytest.fixture
+async def plain_db(db: Database) -> AsyncIterator[Database]:
+    async with Database(db.url, poolclass=NullPool) as plain:
+        yield plain
+
+
+async def test_a_pool_of_ones_own_serves_transactions_and_readers(plain_db: Database) -> None:
+    async with plain_db.transaction() as session:
+        await create_pet(session, PetCreate(name="Rex"))
+
+    async with plain_db.reading() as session:
+        assert await count_pets(session) == 1
+    async with plain_db.reading(snapshot=True) as session:
+        assert [pet.name for pet in (await list_pets(session)).items] == ["Rex"]
+
+
+@pytest.mark.parametrize("snapshot", [False, True])
+async def test_a_pool_of_ones_own_has_readers_that_can_not_write(plain_db: Database, snapshot: bool) -> None:
+    with pytest.raises(StorageError):
+        async with plain_db.reading(snapshot=snapshot) as session:
+            await session.exec(text("DELETE FROM pet"))
+    with pytest.raises(StorageError, match="only reads"):
+        async with plain_db.reading(snapshot=snapshot) as session:
+            session.add(Pet(name="Lost"))
+
+    async with plain_db.transaction() as session:
+        await create_pet(session, PetCreate(name="Rex"))
+
+
+@pytest.mark.parametrize("snapshot", [False, True])
+async def test_readers_with_a_pool_of_ones_own_see_one_moment(db: Database, plain_db: Database, snapshot: bool) -> None:
+    async with plain_db.reading(snapshot=snapshot) as reader:
+        before = await count_pets(reader)
+        async with db.transaction() as session:
+            await create_pet(session, PetCreate(name="Rex"))
+
+        assert await count_pets(reader) == before == 0
+
+
+# A host application's own engine.
+
+
+@pytest.fixture
+async def hosts_engine(db: Database) -> AsyncIterator[AsyncEngine]:
+    engine = engines.prepare(create_async_engine(db.url))
+    yield engine
+    await engine.dispose()
+
+
+async def test_a_hosts_engine_is_prepared_for_every_kind_of_work(hosts_engine: AsyncEngine) -> None:
+    async with engines.writer(hosts_engine).begin() as connection:
+        await connection.exec_driver_sql("DELETE FROM pet")
+    for reading in (engines.reader, engines.snapshot):
+        async with reading(hosts_engine).connect() as connection:
+            assert (await connection.exec_driver_sql("SELECT count(*) FROM pet")).scalar_one() == 0
+            with pytest.raises(DBAPIError):
+                await connection.exec_driver_sql("DELETE FROM pet")
+    async with hosts_engine.begin() as connection:
+        await connection.exec_driver_sql("DELETE FROM pet")
+
+
+async def test_a_hosts_engine_refuses_a_second_task(hosts_engine: AsyncEngine) -> None:
+    async with hosts_engine.connect() as connection:
+        works = [asyncio.create_task(connection.exec_driver_sql("SELECT 1")) for _ in range(2)]
+        outcomes = await asyncio.gather(*works, return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes if isinstance(outcome, Exception)] == [InvalidRequestError]
+
+
+@on_sqlite
+async def test_a_hosts_engine_of_sqlite_has_our_connection_and_its_settings(db: Database) -> None:
+    engine = engines.prepare(create_async_engine(db.url), synchronous="NORMAL")
+    async with engine.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        values = [
+            (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
+            for name in ("foreign_keys", "journal_mode", "synchronous")
+        ]
+    await engine.dispose()
+
+    assert isinstance(driver, Connection)
+    assert values == [1, "wal", 1]
+
+
+@on_servers
+async def test_a_setting_that_a_server_does_not_have_is_refused(db: Database) -> None:
+    with pytest.raises(TypeError, match="has no setting synchronous"):
+        engines.prepare(create_async_engine(db.url), synchronous="FULL")
+
+
+# What is relied upon, and is nobody's promise.
+
+
+async def test_sqlalchemy_has_the_private_names_that_are_relied_upon(db: Database) -> None:
+    assert hasattr(AsyncAdaptedQueuePool, "_queue_class")
+    assert "self._queue_class(" in inspect.getsource(QueuePool.__init__)
+    assert list(inspect.signature(QueuePool._do_get).parameters) == ["self"]
+    assert len(inspect.signature(QueuePool._do_return_conn).parameters) == 2
+    assert "_invoke_creator" in inspect.getsource(Pool)
+    assert isinstance(inspect.getattr_static(OptionEngine, "pool"), property)
+
+    engine = create_async_engine(db.url, poolclass=AsyncAdaptedQueuePool, pool_size=3)
+    pool: Any = engine.pool
+    assert (pool._overflow, pool._pool.maxsize, pool._pool.use_lifo) == (-3, 3, False)
+    assert callable(pool._invoke_creator)
+    async with engine.connect():
+        assert (pool._overflow, pool._pool.qsize()) == (-2, 0)
+    assert (pool._overflow, pool._pool.qsize()) == (-2, 1)
+    optioned: Any = engine.sync_engine.execution_options(isolation_level="AUTOCOMMIT")
+    assert optioned._proxied is engine.sync_engine
+    await engine.dispose()

@@ -1,0 +1,664 @@
+"""SQLite's connection: its hops, its transactions, its rows, its ends."""
+
+import asyncio
+import contextlib
+import gc
+import inspect
+import sqlite3
+import threading
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import aiosqlite
+import pytest
+from aiosqlite import core
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from sqlmodel_alembic_async import Database, PetCreate, count_pets, create_pet, engines, get_pet
+from sqlmodel_alembic_async.engines.sqlite_connection import FIRST_ROWS, Connection, connect
+
+from ..stress.measures import becomes_true
+
+ROWS = 3000
+NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT {} FROM n"
+ALL = NUMBERS.format(ROWS, "i")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """A file with an empty table, and without WAL: readers are in the way of writers."""
+    path = str(tmp_path / "x.db")
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        raw.execute("CREATE TABLE number (i INTEGER PRIMARY KEY)")
+    return path
+
+
+@pytest.fixture
+async def connection(path: str) -> AsyncIterator[Connection]:
+    connection = await connect(path)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def other(path: str) -> Iterator[sqlite3.Connection]:
+    """A connection of another program, which waits for nobody."""
+    with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as raw:
+        yield raw
+
+
+@pytest.fixture
+async def file_db(tmp_path: Path) -> AsyncIterator[Database]:
+    async with Database(f"sqlite:///{tmp_path}/file.db", connect_args={"timeout": 0.05}) as db:
+        await db.create_tables()
+        yield db
+
+
+@pytest.fixture
+def other_of_file(file_db: Database) -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(sqlite3.connect(str(file_db.url.database), timeout=0, isolation_level=None)) as raw:
+        yield raw
+
+
+def numbers(path: str) -> list[int]:
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        return [row[0] for row in raw.execute("SELECT i FROM number ORDER BY i")]
+
+
+class Blocked:
+    """A function for the connection's thread, which does not end before it is released."""
+
+    def __init__(self, first: Callable[[], object] = lambda: None) -> None:
+        self._first = first
+        self.started = threading.Event()
+        self.released = threading.Event()
+
+    def __call__(self) -> None:
+        self._first()
+        self.started.set()
+        assert self.released.wait(20)
+
+    async def has_started(self) -> None:
+        assert await asyncio.to_thread(self.started.wait, 20)
+
+
+# Hops.
+
+
+class Hops:
+    """Counts what is sent to the threads of connections, their ends left out."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sent: list[Callable[[], Any]] = []
+        send = Connection.send
+
+        def count(connection: Connection, function: Callable[[], Any]) -> None:
+            if connection._running:
+                self.sent.append(function)
+            send(connection, function)
+
+        monkeypatch.setattr(Connection, "send", count)
+
+    def __len__(self) -> int:
+        return len(self.sent)
+
+    @contextlib.contextmanager
+    def are(self, number: int) -> Iterator[None]:
+        before = len(self)
+        yield
+        assert len(self) - before == number
+
+
+@pytest.fixture
+async def hops(file_db: Database, monkeypatch: pytest.MonkeyPatch) -> Hops:
+    async with file_db.transaction() as session:
+        await create_pet(session, PetCreate(name="Rex"))
+    async with file_db.reading() as session:
+        await count_pets(session)
+    return Hops(monkeypatch)
+
+
+async def test_a_row_is_read_in_one_hop(file_db: Database, hops: Hops) -> None:
+    with hops.are(1):
+        async with file_db.reading() as session:
+            await get_pet(session, 1)
+
+
+async def test_a_row_is_created_in_two_hops(file_db: Database, hops: Hops) -> None:
+    with hops.are(2):
+        async with file_db.transaction() as session:
+            await create_pet(session, PetCreate(name="Max"))
+
+
+@pytest.mark.parametrize("block", ["transaction", "reading"])
+async def test_what_does_nothing_takes_no_hop(file_db: Database, hops: Hops, block: str) -> None:
+    with hops.are(0):
+        async with getattr(file_db, block)():
+            pass
+
+
+async def test_a_transaction_that_fails_before_it_did_anything_takes_no_hop(file_db: Database, hops: Hops) -> None:
+    with hops.are(0), pytest.raises(KeyError):
+        async with file_db.transaction():
+            raise KeyError
+
+
+async def test_a_rollback_is_sent_and_not_waited_for(file_db: Database, hops: Hops) -> None:
+    blocked = Blocked()
+
+    with pytest.raises(KeyError):
+        async with asyncio.timeout(5), file_db.transaction() as session:
+            await create_pet(session, PetCreate(name="Lost"))
+            proxied = await (await session.connection()).get_raw_connection()
+            proxied.driver_connection.send(blocked)  # What follows waits for this one, on the thread.
+            raise KeyError
+    sent = [function.__name__ for function in hops.sent[2:]]
+    blocked.released.set()
+
+    assert set(sent) == {"_rollback"}
+    async with file_db.transaction() as session:
+        assert await count_pets(session) == 1
+
+
+# Transactions.
+
+
+async def test_a_lock_is_taken_by_the_first_statement(file_db: Database, other_of_file: sqlite3.Connection) -> None:
+    async with file_db.transaction() as session:
+        other_of_file.execute("BEGIN IMMEDIATE")
+        other_of_file.execute("ROLLBACK")
+
+        await count_pets(session)
+
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other_of_file.execute("BEGIN IMMEDIATE")
+
+
+async def test_a_statement_after_a_begin_that_failed_is_in_a_transaction_nevertheless(
+    file_db: Database, other_of_file: sqlite3.Connection
+) -> None:
+    insert = "INSERT INTO pet (name, name_key, created_at, updated_at, status, sex) VALUES ('Rex', 'rex', 0, 0, 0, 0)"
+    create = "CREATE TABLE toy (id INTEGER)"
+    async with engines.writer(file_db.engine).connect() as connection:
+        other_of_file.execute("BEGIN IMMEDIATE")
+        for statement in (create, insert):
+            with pytest.raises(OperationalError, match="locked"):
+                await connection.exec_driver_sql(statement)
+        other_of_file.execute("ROLLBACK")
+
+        await connection.exec_driver_sql(create)
+        proxied = await connection.get_raw_connection()
+        in_transaction = proxied.driver_connection.in_transaction
+        await connection.rollback()
+
+        assert in_transaction
+        assert not await connection.run_sync(lambda sync: sync.dialect.has_table(sync, "toy"))
+
+
+async def test_a_statement_that_fails_leaves_the_transaction_begun(connection: Connection, path: str) -> None:
+    connection.begin("BEGIN")
+    await connection.execute("INSERT INTO number VALUES (1)")
+
+    with pytest.raises(sqlite3.IntegrityError):
+        await connection.execute("INSERT INTO number VALUES (1)")
+    await connection.execute("INSERT INTO number VALUES (2)")
+    await connection.commit()
+
+    assert numbers(path) == [1, 2]
+
+
+async def test_autocommit_needs_no_commit_and_ends_with_its_connection(file_db: Database) -> None:
+    autocommit = file_db.engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with autocommit.connect() as connection:
+        await connection.exec_driver_sql("CREATE TABLE toy (id INTEGER)")
+        await connection.exec_driver_sql("INSERT INTO toy VALUES (1)")
+        await connection.exec_driver_sql("VACUUM")
+
+    async with file_db.engine.connect() as connection:
+        await connection.exec_driver_sql("INSERT INTO toy VALUES (2)")
+    async with file_db.engine.connect() as connection:
+        assert (await connection.exec_driver_sql("SELECT id FROM toy")).scalars().all() == [1]
+
+
+async def test_a_commit_whose_task_is_cancelled_is_in_when_the_task_ends(
+    connection: Connection, other: sqlite3.Connection, path: str
+) -> None:
+    await connection.execute("INSERT INTO number VALUES (1)")
+    other.execute("BEGIN")
+    other.execute("SELECT * FROM number").fetchall()  # Without WAL a COMMIT waits for readers.
+
+    committing = asyncio.create_task(connection.commit())
+    for _ in range(3):
+        await asyncio.sleep(0)
+        committing.cancel()
+    await asyncio.wait([committing], timeout=0.15)
+    ended_early = committing.done()
+    other.execute("ROLLBACK")
+
+    with pytest.raises(asyncio.CancelledError):
+        await committing
+    assert not ended_early
+    assert numbers(path) == [1]
+
+
+async def test_a_statement_that_waits_for_a_lock_ends_with_its_task(path: str, other: sqlite3.Connection) -> None:
+    other.execute("BEGIN EXCLUSIVE")
+    connection = await connect(path, timeout=60)
+    connection.begin("BEGIN IMMEDIATE")
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.15):
+            await connection.execute("INSERT INTO number VALUES (1)")
+    await connection.rollback()
+    async with asyncio.timeout(5):
+        await connection.close()
+    other.execute("ROLLBACK")
+
+    assert numbers(path) == []
+
+
+async def test_what_has_changed_something_is_not_repeated(connection: Connection, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "second.db", isolation_level=None)) as second:
+        second.execute("CREATE TABLE b (i INTEGER)")
+        await connection.execute("ATTACH ? AS second", (str(tmp_path / "second.db"),))
+        await connection.execute("CREATE TABLE a (i INTEGER)")
+        second.execute("BEGIN EXCLUSIVE")
+
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            await connection.executescript("INSERT INTO a VALUES (1); INSERT INTO second.b VALUES (1)")
+
+    assert await connection.execute_fetchall("SELECT i FROM a") == [(1,)]
+
+
+def forbid_rollback(action: int, name: str | None, *rest: object) -> int:
+    forbidden = action == sqlite3.SQLITE_TRANSACTION and name == "ROLLBACK"
+    return sqlite3.SQLITE_DENY if forbidden else sqlite3.SQLITE_OK
+
+
+async def test_a_connection_that_can_not_roll_back_is_closed(connection: Connection, path: str) -> None:
+    await connection.execute("INSERT INTO number VALUES (1)")
+    await connection.set_authorizer(forbid_rollback)
+
+    await connection.rollback()
+
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        await connection.execute("SELECT 1")
+    assert numbers(path) == []
+
+
+async def test_a_pool_replaces_a_connection_that_can_not_roll_back(file_db: Database) -> None:
+    async with file_db.engine.connect() as connection:
+        await connection.exec_driver_sql("CREATE TABLE lost (id INTEGER)")
+        first = (await connection.get_raw_connection()).driver_connection
+        await first.set_authorizer(forbid_rollback)
+    gone = await becomes_true(lambda: is_closed(first._conn))
+
+    with contextlib.suppress(DBAPIError):  # Who comes next may have to be told.
+        async with file_db.engine.connect() as connection:
+            await connection.exec_driver_sql("SELECT 1")
+    async with file_db.engine.connect() as connection:
+        await connection.exec_driver_sql("CREATE TABLE lost (id INTEGER)")
+        second = (await connection.get_raw_connection()).driver_connection
+
+    assert gone
+    assert second is not first
+
+
+def is_closed(raw: sqlite3.Connection) -> bool:
+    try:
+        _ = raw.in_transaction
+    except sqlite3.ProgrammingError:
+        return True
+    return False
+
+
+# Rows.
+
+
+async def test_fetchone_gives_one_row_after_the_other(connection: Connection) -> None:
+    cursor = await connection.cursor().execute(ALL)
+
+    rows = []
+    while (row := await cursor.fetchone()) is not None:
+        rows.append(row)
+
+    assert rows == [(i,) for i in range(1, ROWS + 1)]
+    assert await cursor.fetchone() is None
+
+
+@pytest.mark.parametrize("size", [1, 7, FIRST_ROWS - 1, FIRST_ROWS, FIRST_ROWS + 1, ROWS - 1, ROWS, ROWS + 1])
+async def test_fetchmany_gives_as_many_as_it_is_asked_for(connection: Connection, size: int) -> None:
+    cursor = await connection.cursor().execute(ALL)
+
+    batches = []
+    while batch := await cursor.fetchmany(size):
+        batches.append(batch)
+
+    assert [len(batch) for batch in batches[:-1]] == [size] * (len(batches) - 1)
+    assert [row for batch in batches for row in batch] == [(i,) for i in range(1, ROWS + 1)]
+
+
+async def test_fetchmany_gives_as_many_as_its_cursor_says(connection: Connection) -> None:
+    cursor = await connection.cursor().execute(ALL)
+    cursor.arraysize = 3
+
+    assert await cursor.fetchmany() == [(1,), (2,), (3,)]
+
+
+@pytest.mark.parametrize("taken", [0, 1, FIRST_ROWS, FIRST_ROWS + 1, ROWS])
+async def test_fetchall_gives_the_rows_that_are_left(connection: Connection, taken: int) -> None:
+    cursor = await connection.cursor().execute(ALL)
+    await cursor.fetchmany(taken)
+
+    assert await cursor.fetchall() == [(i,) for i in range(taken + 1, ROWS + 1)]
+    assert await cursor.fetchall() == []
+
+
+@pytest.mark.parametrize("rows", [0, 1, FIRST_ROWS - 1, FIRST_ROWS, FIRST_ROWS + 1])
+async def test_no_row_is_lost_where_the_first_ones_end(connection: Connection, rows: int) -> None:
+    cursor = await connection.cursor().execute(f"SELECT * FROM ({ALL}) LIMIT {rows}")
+
+    assert [row async for row in cursor] == [(i,) for i in range(1, rows + 1)]
+
+
+async def test_a_cursor_can_be_used_again(connection: Connection) -> None:
+    async with connection.cursor() as cursor:
+        await cursor.execute(ALL)
+        await cursor.execute("SELECT ?", (7,))
+
+        assert await cursor.fetchall() == [(7,)]
+
+
+async def test_a_cursor_is_awaited_as_aiosqlites_is(connection: Connection) -> None:
+    cursor = await connection.cursor()
+
+    await cursor.execute("SELECT 1")
+
+    assert await cursor.fetchone() == (1,)
+
+
+async def test_a_statement_without_rows_has_none_to_fetch(connection: Connection) -> None:
+    async with connection.cursor() as cursor:
+        await cursor.execute("INSERT INTO number VALUES (1)")
+
+        assert (cursor.rowcount, cursor.lastrowid) == (1, 1)
+        assert await cursor.fetchone() is None
+        assert await cursor.fetchall() == []
+
+
+async def test_many_statements_and_scripts_are_executed_as_by_aiosqlite(connection: Connection, path: str) -> None:
+    async with connection.cursor() as cursor:
+        await cursor.executemany("INSERT INTO number VALUES (?)", [(1,), (2,)])
+        rowcount = cursor.rowcount
+    await connection.executemany("INSERT INTO number VALUES (?)", [(3,), (4,)])
+    await connection.executescript("INSERT INTO number VALUES (5); INSERT INTO number VALUES (6);")
+
+    assert rowcount == 2
+    assert numbers(path) == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_stream_fetches_what_is_asked_for(file_db: Database) -> None:
+    made = 0
+
+    def make(i: int) -> int:
+        nonlocal made
+        made += 1
+        return i
+
+    async with file_db.engine.connect() as connection:
+        await (await connection.get_raw_connection()).driver_connection.create_function("make", 1, make)
+        result = await connection.stream(text(NUMBERS.format(100_000, "make(i)")))
+        first = await result.fetchmany(3)
+        made_at_first = made
+        await result.fetchmany(FIRST_ROWS)
+        made_then = made
+        await result.close()
+        await connection.exec_driver_sql("SELECT 1")
+
+    assert first == [(1,), (2,), (3,)]
+    assert made_at_first <= FIRST_ROWS + 1  # The driver is one row ahead.
+    assert made == made_then <= 2 * FIRST_ROWS + 1
+
+
+@pytest.mark.parametrize("let_go", ["close", "rollback"])
+async def test_rows_that_nobody_wants_hold_no_lock(
+    connection: Connection, other: sqlite3.Connection, let_go: str
+) -> None:
+    await connection.executemany("INSERT INTO number VALUES (?)", [(i,) for i in range(ROWS)])
+    await connection.commit()
+    cursor = await connection.cursor().execute("SELECT i FROM number")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("DELETE FROM number")
+
+    await (cursor.close() if let_go == "close" else connection.rollback())
+    await connection.run(lambda: None)  # The thread is done with it.
+
+    other.execute("DELETE FROM number")
+
+
+# Ends.
+
+
+async def test_a_connection_that_is_closed_says_so(path: str) -> None:
+    connection = await connect(path)
+    cursor = connection.cursor()
+    await connection.close()
+    await connection.close()
+
+    with pytest.raises(ValueError, match="Connection closed"):
+        await cursor.execute("SELECT 1")
+    with pytest.raises(ValueError, match="no active connection"):
+        connection.cursor()
+    assert connection.stop() is None
+    assert await becomes_true(lambda: not connection._thread.is_alive())
+
+
+async def test_a_connection_is_closed_though_it_is_idle_in_a_transaction(path: str) -> None:
+    async with connect(path) as connection:
+        await connection.execute("INSERT INTO number VALUES (1)")
+        await connection.cursor().execute(ALL)
+
+    with contextlib.closing(sqlite3.connect(path, timeout=0)) as raw:
+        raw.execute("DELETE FROM number")
+    assert numbers(path) == []
+
+
+async def test_a_connection_whose_driver_has_closed_is_closed_nevertheless(path: str) -> None:
+    connection = await connect(path)
+    await connection.cursor().execute(ALL)
+    await connection.run(connection._conn.close)
+
+    async with asyncio.timeout(5):
+        await connection.close()
+
+    assert await becomes_true(lambda: not connection._thread.is_alive())
+
+
+async def test_who_stops_waiting_for_a_connection_that_its_driver_closes_hears_of_nothing_else(path: str) -> None:
+    connection = await connect(path)
+    blocked = Blocked(connection._conn.close)
+    working = asyncio.create_task(connection.run(blocked))
+    await blocked.has_started()
+
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+
+    blocked.released.set()
+    await connection.close()
+
+
+async def test_a_connection_that_can_not_be_made_leaves_no_thread(tmp_path: Path) -> None:
+    connection = connect(str(tmp_path / "missing" / "x.db"))
+
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"):
+        await connection
+
+    assert await becomes_true(lambda: not connection._thread.is_alive())
+
+
+async def test_a_statement_that_is_only_about_to_start_is_interrupted_by_close(path: str) -> None:
+    connection = await connect(path)
+    running = threading.Event()
+    await connection.create_function("note", 1, lambda i: running.set())
+    waiting = Blocked()
+    endless = NUMBERS.format(10**9, "max(note(i))")
+
+    def work() -> None:
+        waiting()
+        connection._conn.execute(endless)
+
+    working = asyncio.create_task(connection.run(work))
+    await waiting.has_started()
+    working.cancel()
+    await asyncio.wait([working])  # There was nothing to interrupt yet.
+    waiting.released.set()
+    assert await asyncio.to_thread(running.wait, 20)
+    async with asyncio.timeout(5):
+        await connection.close()
+
+    assert await becomes_true(lambda: not connection._thread.is_alive())
+
+
+async def begun(path: str, *, used: bool = True) -> Connection:
+    """A connection, with a lock if it is used, which nobody will close."""
+    connection = await connect(path)
+    if used:
+        await connection.execute("INSERT INTO number VALUES (1)")
+    return connection
+
+
+def ended_quietly(thread: threading.Thread, said: list[warnings.WarningMessage], path: str) -> bool:
+    thread.join(3)
+    with contextlib.closing(sqlite3.connect(path, timeout=0)) as raw:
+        raw.execute("DELETE FROM number")
+    return not thread.is_alive() and [str(warning.message) for warning in said] == []
+
+
+@pytest.mark.parametrize(
+    "used",
+    [False, pytest.param(True, marks=pytest.mark.xfail(strict=True, reason="its thread holds on to the last call"))],
+)
+async def test_a_connection_that_nobody_closed_is_closed_in_silence(path: str, used: bool) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        connection = await begun(path, used=used)
+        thread = connection._thread
+        del connection
+        gc.collect()
+
+        assert await asyncio.to_thread(ended_quietly, thread, said, path)
+
+
+@pytest.mark.parametrize(
+    "used",
+    [False, pytest.param(True, marks=pytest.mark.xfail(strict=True, reason="its thread holds on to the last call"))],
+)
+def test_a_connection_that_nobody_closed_is_closed_in_silence_after_its_event_loop(path: str, used: bool) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        connection = asyncio.run(begun(path, used=used))
+        thread = connection._thread
+        del connection
+        gc.collect()
+
+        assert ended_quietly(thread, said, path)
+
+
+def test_a_connection_is_stopped_outside_of_an_event_loop(path: str) -> None:
+    connection = asyncio.run(begun(path))
+
+    assert connection.stop() is None
+
+    assert ended_quietly(connection._thread, [], path)
+    assert connection._connection is None
+
+
+def test_a_connection_that_is_closed_ends_without_being_stopped_again(path: str) -> None:
+    async def close() -> Connection:
+        connection = await connect(path)
+        await connection.close()
+        return connection
+
+    connection = asyncio.run(close())
+    thread = connection._thread
+    del connection
+    gc.collect()
+
+    assert ended_quietly(thread, [], path)
+
+
+def test_an_answer_to_an_event_loop_that_is_closed_hurts_nobody(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "aiosqlite")
+    blocked = Blocked()
+
+    async def leave() -> Connection:
+        connection = await connect(path)
+        leave.task = asyncio.create_task(connection.run(blocked))  # type: ignore[attr-defined]
+        await blocked.has_started()
+        return connection
+
+    async def go_on(connection: Connection) -> list[Any]:
+        rows = await connection.execute_fetchall("SELECT 1")
+        await connection.close()
+        return list(rows)
+
+    connection = asyncio.run(leave())
+    blocked.released.set()
+
+    assert asyncio.run(go_on(connection)) == [(1,)]
+    assert "returning exception" not in caplog.text
+
+
+# Settings.
+
+
+@pytest.mark.parametrize("level", ["OFF", "normal", "", "FULL; DROP TABLE pet"])
+def test_an_unknown_level_of_synchronous_is_refused(level: str) -> None:
+    with pytest.raises(ValueError, match="must be one of NORMAL, FULL, EXTRA"):
+        engines.create_engine("sqlite://", synchronous=level)
+
+
+async def test_a_journal_mode_that_can_not_be_set_is_an_error(path: str, other: sqlite3.Connection) -> None:
+    other.execute("BEGIN EXCLUSIVE")
+    engine = engines.create_engine(f"sqlite:///{path}", connect_args={"timeout": 0.05})
+
+    with pytest.raises(OperationalError, match="locked"):
+        await engine.connect()
+
+    await engine.dispose()
+
+
+# What is relied upon, and is nobody's promise.
+
+
+async def test_aiosqlite_has_the_private_names_that_are_relied_upon(path: str) -> None:
+    assert core._STOP_RUNNING_SENTINEL is not None
+    async with aiosqlite.connect(path) as stock:
+        told: list[str] = []
+        stock._tx.put_nowait((None, lambda: told.append("nobody")))
+        answer = asyncio.get_running_loop().create_future()
+        stock._tx.put_nowait((answer, lambda: "somebody"))
+        answered = await answer
+
+        assert (told, answered) == (["nobody"], "somebody")
+        assert isinstance(stock._tx, SimpleQueue)
+        assert isinstance(stock._thread, threading.Thread)
+        assert stock._running is True
+        assert isinstance(stock._connection, sqlite3.Connection)
+        assert stock._conn is stock._connection
+        cursor = await stock.cursor()
+        assert isinstance(cursor._cursor, sqlite3.Cursor)
+        assert cursor._conn is stock
+
+        stock._tx.put_nowait((None, stock._connection.close))
+        stock._tx.put_nowait((None, lambda: core._STOP_RUNNING_SENTINEL))
+        assert await becomes_true(lambda: not stock._thread.is_alive())
+        stock._connection = None
+    for method in ("execute", "executemany", "executescript", "create_function", "commit"):
+        source = inspect.getsource(getattr(aiosqlite.Connection, method))
+        assert "self._execute(" in source, method

@@ -1,0 +1,68 @@
+"""Two tasks at one connection."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sqlmodel_alembic_async import Database, PetCreate, count_pets, create_pet
+from sqlmodel_alembic_async.engines import tasks
+
+from ..stress.cancels import READS
+from ..stress.measures import becomes_true, checked_out
+
+
+@asynccontextmanager
+async def used_by_another(db: Database, engine_name: str) -> AsyncIterator[tuple[AsyncConnection, "asyncio.Task[Any]"]]:
+    """Give a connection, and the task whose statement is under way there; nothing that it did may be in afterwards."""
+    async with db.transaction() as session:
+        await create_pet(session, PetCreate(name="Rex"))
+    connection = await db.engine.connect()
+    await connection.exec_driver_sql("DELETE FROM pet")
+    first = asyncio.create_task(connection.exec_driver_sql(READS[engine_name]))
+    assert await becomes_true(lambda: connection.info.get(tasks._TASK) is first)
+    yield connection, first
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    await connection.close()
+    async with db.reading() as session:
+        assert await count_pets(session) == 1
+    assert checked_out(db) == 0
+
+
+async def test_a_second_tasks_statement_is_refused(db: Database, engine_name: str) -> None:
+    async with used_by_another(db, engine_name) as (connection, first):
+        with pytest.raises(InvalidRequestError, match="each task needs one of its own"):
+            await connection.exec_driver_sql("SELECT 1")
+
+        assert not first.done()
+
+
+async def test_a_second_tasks_commit_is_refused_and_closes_the_connection(db: Database, engine_name: str) -> None:
+    async with used_by_another(db, engine_name) as (connection, _):
+        with pytest.raises(InvalidRequestError, match="each task needs one of its own"):
+            await connection.commit()
+
+        assert connection.invalidated
+
+
+async def test_a_second_tasks_rollback_closes_the_connection(db: Database, engine_name: str) -> None:
+    async with used_by_another(db, engine_name) as (connection, _):
+        await connection.rollback()
+
+        assert connection.invalidated
+
+
+async def test_one_task_after_the_other_may_use_a_connection(db: Database) -> None:
+    async with db.engine.connect() as connection:
+        for statement in ("SELECT 1", "SELECT nonsense", "ROLLBACK", "SELECT 1"):
+            work = connection.rollback() if statement == "ROLLBACK" else connection.exec_driver_sql(statement)
+            [outcome] = await asyncio.gather(asyncio.ensure_future(work), return_exceptions=True)
+            assert isinstance(outcome, DBAPIError) is (statement == "SELECT nonsense")
+        await connection.commit()
+
+    assert checked_out(db) == 0
