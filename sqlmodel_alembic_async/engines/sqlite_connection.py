@@ -124,7 +124,7 @@ class Connection(aiosqlite.Connection):
 
     def send(self, function: Callable[[], Any]) -> None:
         """Have a function called on the connection's thread, and wait for nothing."""
-        self._tx.put_nowait((None, function))
+        self._tx.put_nowait((None, _once(function)))
 
     def _start(
         self, function: Callable[..., Any], *args: Any, begin: Iterable[str] = (), **kwargs: Any
@@ -263,6 +263,12 @@ class Cursor(aiosqlite.Cursor):
     def _take(self, rows: list[Any], wanted: int) -> None:
         self._rows.extend(rows)
         self._finished = len(rows) < wanted
+
+
+def _once(function: Callable[[], Any]) -> Callable[[], Any]:
+    """Return the function to be called once: the thread remembers its last call, and must not keep the connection."""
+    calls = [function]
+    return lambda: calls.pop()()
 
 
 def _answering(waiter: asyncio.Future[Any], function: Callable[[], Any]) -> Callable[[], None]:
