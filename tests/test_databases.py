@@ -475,6 +475,35 @@ def test_the_engine_is_the_default_databases() -> None:
             _ = module.nonsense
 
 
+@pytest.mark.parametrize("engine_name", ["postgresql", "mariadb"], indirect=True)
+async def test_a_task_that_is_cancelled_while_its_session_closes_ends_as_cancelled(db: Database) -> None:
+    async def unit() -> None:
+        async with db.transaction() as session:
+            await create_pet(session, PetCreate(name="Lost"))
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()  # This comes up where the task waits next: for the ROLLBACK.
+            raise KeyError
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(unit())
+
+    assert db.engine.sync_engine.pool.checkedout() == 0
+    assert await names(db) == []
+
+
+async def test_a_session_closes_when_another_task_has_ended_its_commit(db: Database) -> None:
+    with pytest.raises(KeyError):
+        async with db.transaction() as session:
+            await create_pet(session, PetCreate(name="Rex"))
+            committing = asyncio.create_task(session.commit())
+            await asyncio.sleep(0)  # It has sent the COMMIT.
+            raise KeyError
+
+    await committing
+    assert await names(db) == ["Rex"]
+
+
 async def test_a_session_that_is_not_closed_gives_its_connection_back(db: Database) -> None:
     async with db.reading() as session:
         await session.exec(select(Pet))
