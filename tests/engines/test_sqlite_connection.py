@@ -555,10 +555,7 @@ def ended_quietly(thread: threading.Thread, said: list[warnings.WarningMessage],
     return not thread.is_alive() and [str(warning.message) for warning in said] == []
 
 
-@pytest.mark.parametrize(
-    "used",
-    [False, pytest.param(True, marks=pytest.mark.xfail(strict=True, reason="its thread holds on to the last call"))],
-)
+@pytest.mark.parametrize("used", [False, True])
 async def test_a_connection_that_nobody_closed_is_closed_in_silence(path: str, used: bool) -> None:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -570,10 +567,7 @@ async def test_a_connection_that_nobody_closed_is_closed_in_silence(path: str, u
         assert await asyncio.to_thread(ended_quietly, thread, said, path)
 
 
-@pytest.mark.parametrize(
-    "used",
-    [False, pytest.param(True, marks=pytest.mark.xfail(strict=True, reason="its thread holds on to the last call"))],
-)
+@pytest.mark.parametrize("used", [False, True])
 def test_a_connection_that_nobody_closed_is_closed_in_silence_after_its_event_loop(path: str, used: bool) -> None:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
