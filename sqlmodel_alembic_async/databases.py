@@ -26,6 +26,7 @@ Result = TypeVar("Result")
 
 _FIRST_WAIT = 0.01  # Seconds before the first repetition; doubled for each further one, up to the longest wait.
 _LONGEST_WAIT = 1.0
+_LONGEST_TURN = 10.0  # Seconds that a unit waits for another one that is repeated.
 
 _NEEDS_TRANSACTION = "a savepoint or a streamed result needs a transaction: reading(snapshot=True)"
 
@@ -155,13 +156,13 @@ class Database:
     @asynccontextmanager
     async def _in_turn(self, *, repeated: bool) -> AsyncIterator[None]:
         # What is repeated goes alone, and while it does the others queue: many who want the same row would otherwise
-        # disturb each other for ever. Nobody waits long for a turn: the one who has it may be waiting for him.
+        # disturb each other for ever. Nobody waits for ever: the one who has the turn may be waiting for him.
         turn = self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
         if not repeated and not turn.locked():
             yield
             return
         try:
-            await asyncio.wait_for(turn.acquire(), _LONGEST_WAIT)
+            await asyncio.wait_for(turn.acquire(), _LONGEST_TURN)
         except TimeoutError:
             yield
             return

@@ -57,7 +57,7 @@ async def pets_in(db: Database) -> int:
 
 
 async def test_no_update_of_one_row_by_many_tasks_is_lost(db: Database) -> None:
-    report = await contention.contend(db, tasks=100, units=10)
+    report = await contention.contend(db, tasks=100, units=10, longest_wait=None)  # The campaign measures that.
 
     assert report.broken == []
 

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import IllegalStateChangeError
 from sqlmodel import select
 
 import sqlmodel_alembic_async as package
 from sqlmodel_alembic_async import (
     AsyncSession,
     Database,
+    DatabaseError,
     DatabaseUnavailableError,
     OutcomeUnknownError,
     Pet,
@@ -165,7 +167,7 @@ async def test_work_is_repeated_where_transactions_conflict(db: Database) -> Non
 async def test_a_turn_that_is_not_given_in_time_is_not_waited_for(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(databases, "_LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(databases, "_LONGEST_TURN", 0.01)
     attempts = 0
 
     async def unit(session: AsyncSession) -> int:
@@ -510,3 +512,43 @@ async def test_a_session_that_is_not_closed_gives_its_connection_back(db: Databa
     gc.collect()
 
     assert db.engine.sync_engine.pool.checkedout() == 0
+
+
+async def test_what_needs_a_transaction_says_so_where_there_is_none(db: Database) -> None:
+    async with db.reading() as session:
+        with pytest.raises(DatabaseError, match="snapshot=True"):
+            session.begin_nested()
+        with pytest.raises(DatabaseError, match="snapshot=True"):
+            await session.stream(select(Pet))
+        with pytest.raises(DatabaseError, match="snapshot=True"):
+            await session.stream_scalars(select(Pet))
+
+    async with db.reading(snapshot=True) as session, session.begin_nested():
+        assert [pet async for pet in await session.stream_scalars(select(Pet))] == []
+
+
+async def test_a_session_that_stays_in_use_is_not_closed(migrated_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(databases, "_LONGEST_WAIT", 0.01)
+    options = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.5}
+    async with Database(migrated_url, **options) as db, db.session() as holder:
+        await count_pets(holder)
+
+        with pytest.raises(IllegalStateChangeError):
+            async with db.session() as session:
+                other = asyncio.ensure_future(count_pets(session))
+                await asyncio.sleep(0)
+
+        with pytest.raises(DatabaseUnavailableError):
+            await other
+        await session.close()
+
+
+async def test_who_waits_for_room_in_a_pool_gets_it_where_another_one_fails(tmp_path: Path) -> None:
+    async def fail(db: Database) -> None:
+        async with db.transaction() as session:
+            await count_pets(session)
+
+    async with Database(f"sqlite:///{tmp_path}/missing/x.db", pool_timeout=30) as db, asyncio.timeout(10):
+        failures = await asyncio.gather(*(fail(db) for _ in range(4)), return_exceptions=True)
+
+    assert [type(failure) for failure in failures] == [StorageError] * 4

@@ -32,7 +32,8 @@ def kill_abandoned_statements(engine: Engine) -> None:
                 killer.close()
 
     def give_order(connection: Any, record: ConnectionPoolEntry, error: BaseException | None) -> None:
-        if error is None or isinstance(error, Exception) or not latest:
+        was_cancelled = error is not None and not isinstance(error, Exception)
+        if not was_cancelled or not latest or dialect.driver not in _TIMEOUTS:
             return
         driver = connection.driver_connection
         if dialect.driver == "asyncmy":

@@ -56,14 +56,15 @@ def _wake(connection: Any) -> bool:
     transport = _transport(connection)
     if transport is None or transport.is_closing() or not hasattr(select, "poll"):
         return False
-    if (number := transport.get_extra_info("socket").fileno()) < 0:
-        return False  # Closed.
     poll = select.poll()
-    poll.register(number, select.POLLIN)
+    poll.register(transport.get_extra_info("socket"), select.POLLIN)
     silent = not poll.poll(0)
     transport.resume_reading()
     return silent
 
 
 def _transport(connection: Any) -> asyncio.Transport | None:
-    return getattr(connection, "_transport", None)
+    """Return what a driver reads from; None also where that is closed."""
+    transport: asyncio.Transport | None = getattr(connection, "_transport", None)
+    is_open = transport is not None and transport.get_extra_info("socket").fileno() >= 0
+    return transport if is_open else None

@@ -38,8 +38,7 @@ def prepare(engine: Engine) -> None:
         event.listen(engine, "do_connect", _connect_reader)
     if dialect.name != "postgresql":
         event.listen(engine, "begin", _begin)
-    if dialect.driver in ("asyncpg", "asyncmy"):
-        kill_abandoned_statements(engine)
+    kill_abandoned_statements(engine)
     if dialect.driver == "asyncmy":
         # It logs the server's warnings, which quote values, and grumble at every named primary key.
         logging.getLogger("asyncmy").setLevel(logging.ERROR)

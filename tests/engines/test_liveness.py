@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from sqlalchemy.engine import URL
 
 from sqlmodel_alembic_async import Database
 from sqlmodel_alembic_async.engines import liveness
@@ -79,6 +80,13 @@ async def test_a_connection_that_is_not_alive_is_replaced(
 
     assert second is not first
     assert await driver_connection(db) is second
+
+
+async def test_a_pool_that_pings_by_itself_goes_on_doing_so(migrated_url: URL) -> None:
+    async with Database(migrated_url, pool_pre_ping=True) as db:
+        first = await driver_connection(db)
+
+        assert await driver_connection(db) is first
 
 
 async def test_the_drivers_have_the_private_name_that_is_relied_upon(db: Database) -> None:

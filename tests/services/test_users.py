@@ -387,3 +387,16 @@ async def test_a_savepoint_keeps_the_transaction_alive(db: Database, bulk: bool)
 
     async with db.reading() as session:
         assert [user.name for user in (await list_users(session)).items] == ["Ada", "Bob"]
+
+
+@pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)
+async def test_where_an_insert_returns_nothing_the_row_is_read(
+    db: Database, session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await session.connection()
+    monkeypatch.setattr(db.engine.dialect, "insert_returning", False)
+
+    user = await create_user(session, UserCreate(name=" Ada ", email="ADA@example.com"))
+
+    assert (user.name, user.email, user.version) == ("Ada", "ada@example.com", 1)
+    assert await get_user(session, user.id) is user

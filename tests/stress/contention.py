@@ -12,7 +12,9 @@ from .measures import Report, becomes_true, checked_out
 LONGEST_WAIT = 1.0
 
 
-async def contend(db: Database, *, tasks: int = 100, units: int = 10) -> Report:
+async def contend(
+    db: Database, *, tasks: int = 100, units: int = 10, longest_wait: float | None = LONGEST_WAIT
+) -> Report:
     """Let tasks add to one pet's weight; every unit must be in it."""
     async with db.transaction() as session:
         pet_id = (await create_pet(session, PetCreate(name="Rex", weight_g=1))).id
@@ -21,9 +23,9 @@ async def contend(db: Database, *, tasks: int = 100, units: int = 10) -> Report:
         final = (await get_pet(session, pet_id)).weight_g - 1
     _claim_all(report, final, tasks * units)
     report.claim(checked_out(db) == 0, f"{checked_out(db)} connections are still lent")
-    if db.engine.dialect.name == "sqlite":
+    if db.engine.dialect.name == "sqlite" and longest_wait is not None:
         wait = report.longest["wait"]
-        report.claim(wait < LONGEST_WAIT, f"a writer waited for {wait:.2f} s")
+        report.claim(wait < longest_wait, f"a writer waited for {wait:.2f} s")
     return report
 
 
