@@ -107,10 +107,20 @@ async def insert(session: AsyncSession, model: type[Row], shape: UserCreate | Pe
             await session.connection()  # MariaDB can return what it inserts, MySQL can not: it is told when connecting.
         if dialect.insert_returning:
             inserted: list[Row] = await _returned(session, model, insertion, values)
-            return inserted[0]
-        result: Any = await session.exec(insertion, params=values)
-    found: list[Row] = await fetch_all(session, statements.selection(model), {"row_id": result.lastrowid})
-    return found[0]
+        else:
+            result: Any = await session.exec(insertion, params=values)
+            query = statements.selection(model)
+            inserted = list(
+                await session.exec(query, params={"row_id": result.lastrowid}, execution_options=_AS_STORED)
+            )
+    _note_new(session.sync_session, inserted[0])
+    return inserted[0]
+
+
+def _note_new(session: Session, row: User | Pet) -> None:
+    # As after a flush: a rollback takes the row out of the session again, and its id may be another one's then.
+    transaction: Any = session.get_nested_transaction() or session.get_transaction()
+    transaction._new[sa.inspect(row)] = True
 
 
 async def insert_many(

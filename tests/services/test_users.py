@@ -400,3 +400,20 @@ async def test_where_an_insert_returns_nothing_the_row_is_read(
 
     assert (user.name, user.email, user.version) == ("Ada", "ada@example.com", 1)
     assert await get_user(session, user.id) is user
+
+
+async def test_a_rollback_takes_a_created_row_out_of_the_session(session: AsyncSession) -> None:
+    savepoint = await session.begin_nested()
+    lost = await create_user(session, UserCreate(name="Lost"))
+    async with session.begin_nested():
+        inner = await create_user(session, UserCreate(name="Lost within"))
+    await savepoint.rollback()
+
+    assert lost not in session
+    assert inner not in session
+    session.add(User(name="Ada"))  # SQLite gives it the lost one's id.
+    await session.flush()
+    kept = await create_user(session, UserCreate(name="Bob"))
+    await session.rollback()
+    assert kept not in session
+    assert await count_users(session) == 0
