@@ -120,7 +120,8 @@ async def insert(session: AsyncSession, model: type[Row], shape: UserCreate | Pe
 def _note_new(session: Session, row: User | Pet) -> None:
     # As after a flush: a rollback takes the row out of the session again, and its id may be another one's then.
     transaction: Any = session.get_nested_transaction() or session.get_transaction()
-    transaction._new[sa.inspect(row)] = True
+    if transaction is not None and row in session:  # Another task may have closed the session meanwhile.
+        transaction._new[sa.inspect(row)] = True
 
 
 async def insert_many(
