@@ -120,8 +120,9 @@ async def insert(session: AsyncSession, model: type[Row], shape: UserCreate | Pe
 def _note_new(session: Session, row: User | Pet) -> None:
     # As after a flush: a rollback takes the row out of the session again, and its id may be another one's then.
     transaction: Any = session.get_nested_transaction() or session.get_transaction()
-    if transaction is not None and row in session:  # Another task may have closed the session meanwhile.
-        transaction._new[sa.inspect(row)] = True
+    # Another task may have closed the session meanwhile.
+    new_rows = transaction._new if transaction is not None and row in session else {}
+    new_rows[sa.inspect(row)] = True
 
 
 async def insert_many(
