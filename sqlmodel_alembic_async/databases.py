@@ -1,56 +1,29 @@
-"""Databases: the async engine, its sessions and its transactions."""
+"""Databases: the async engine, and its transactions."""
 
 import asyncio
 import random
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import event
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import IllegalStateChangeError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.orm import ORMExecuteState
-from sqlmodel import Session, SQLModel
-from sqlmodel.ext.asyncio.session import AsyncSession as _AsyncSession
+from sqlmodel import SQLModel
 
 from . import engines
-from .errors import DatabaseError, StaleVersionError, StorageError, TransactionConflictError
+from .errors import StaleVersionError, TransactionConflictError
 from .faults import committing, translated
 from .models import TABLES
+from .sessions import AsyncSession as AsyncSession  # a name of this room, too
+from .sessions import Connected, ReadOnlySession, StatementSession, flush
 
 Result = TypeVar("Result")
 
 _FIRST_WAIT = 0.01  # Seconds before the first repetition; doubled for each further one, up to the longest wait.
 _LONGEST_WAIT = 1.0
 _LONGEST_TURN = 10.0  # Seconds that a unit waits for another one that is repeated.
-
-_NEEDS_TRANSACTION = "a savepoint or a streamed result needs a transaction: reading(snapshot=True)"
-
-
-class AsyncSession(_AsyncSession):
-    """SQLModel's AsyncSession, whose rows stay readable after a commit."""
-
-    def __init__(self, bind: Any = None, *, expire_on_commit: bool = False, **options: Any) -> None:
-        super().__init__(bind, expire_on_commit=expire_on_commit, **options)
-
-    async def __aexit__(self, *error: object) -> None:
-        """Close the session; where another task is still at work with it, as soon as that has ended."""
-        closing = asyncio.ensure_future(self._close_in_the_end())
-        await asyncio.shield(closing)
-
-    async def _close_in_the_end(self) -> None:
-        deadline = time.monotonic() + _LONGEST_WAIT
-        while True:
-            try:
-                return await self.close()
-            except IllegalStateChangeError:
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(_FIRST_WAIT)
 
 
 class Database:
@@ -114,10 +87,10 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """Commit at the end, or roll back on any error. Not to be nested in one task: pass the session down."""
         with self._only_transaction_of_this_task():
-            async with _Connected(AsyncSession(self._writer, close_resets_only=False)) as session:
+            async with Connected(AsyncSession(self._writer, close_resets_only=False)) as session:
                 with translated():
                     yield session
-                    await _flush(session)
+                    await flush(session)
                 with committing():
                     await session.commit()
 
@@ -128,12 +101,12 @@ class Database:
         Each statement sees what is committed when it begins; with `snapshot` all see one moment.
         """
         bind = self._snapshot if snapshot else self._reader
-        session_class = AsyncSession if snapshot else _StatementSession
-        session = session_class(bind, sync_session_class=_ReadOnlySession, close_resets_only=False)
-        async with _Connected(session):
+        session_class = AsyncSession if snapshot else StatementSession
+        session = session_class(bind, sync_session_class=ReadOnlySession, close_resets_only=False)
+        async with Connected(session):
             with translated():
                 yield session
-                await _flush(session)
+                await flush(session)
 
     async def run_transaction(self, work: Callable[[AsyncSession], Awaitable[Result]], *, attempts: int = 10) -> Result:
         """Return `await work(session)`, committed. Tried again, in a fresh session, where transactions conflict."""
@@ -195,67 +168,6 @@ def _settings() -> Any:
     from .settings import Settings
 
     return Settings()
-
-
-async def _flush(session: AsyncSession) -> None:
-    if session.new or session.dirty or session.deleted:
-        await session.flush()
-
-
-class _Connected:
-    """Connects a session, and closes it at the end, whatever has become of the connection by then."""
-
-    def __init__(self, session: AsyncSession) -> None:
-        self._session = session
-
-    async def __aenter__(self) -> AsyncSession:
-        try:
-            with translated(OSError):
-                await self._session.connection()
-        except BaseException:
-            await self.__aexit__()
-            raise
-        return self._session
-
-    async def __aexit__(self, *error: object) -> None:
-        try:
-            await self._session.close()
-        except IllegalStateChangeError:
-            await self._session.__aexit__()
-        except BaseException as failure:
-            # The server rolls back what lost its connection: a ROLLBACK that does not get through has nothing to say.
-            await self._session.invalidate()
-            if not isinstance(failure, SQLAlchemyError | OSError):
-                raise
-
-
-class _StatementSession(AsyncSession):
-    """Has no transaction around its statements, and so nothing that needs one, on every engine alike."""
-
-    def begin_nested(self) -> NoReturn:
-        raise DatabaseError(_NEEDS_TRANSACTION)
-
-    async def stream(self, *args: Any, **options: Any) -> NoReturn:
-        raise DatabaseError(_NEEDS_TRANSACTION)
-
-    async def stream_scalars(self, *args: Any, **options: Any) -> NoReturn:
-        raise DatabaseError(_NEEDS_TRANSACTION)
-
-
-class _ReadOnlySession(Session):
-    """Refuses to write, before any SQL and on every engine alike."""
-
-
-@event.listens_for(_ReadOnlySession, "before_flush")
-def _refuse_flush(session: Session, *args: object) -> None:
-    if session.new or session.deleted or any(map(session.is_modified, session.dirty)):
-        raise StorageError("this session only reads: write in a transaction()")
-
-
-@event.listens_for(_ReadOnlySession, "do_orm_execute")
-def _refuse_statement(state: ORMExecuteState) -> None:
-    if state.is_insert or state.is_update or state.is_delete:
-        raise StorageError("this session only reads: write in a transaction()")
 
 
 database = Database()

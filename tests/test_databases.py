@@ -38,6 +38,7 @@ from sqlmodel_alembic_async import (
     get_pet,
     get_session,
     list_pets,
+    sessions,
     update_pet,
 )
 
@@ -528,7 +529,7 @@ async def test_what_needs_a_transaction_says_so_where_there_is_none(db: Database
 
 
 async def test_a_session_that_stays_in_use_is_not_closed(migrated_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(databases, "_LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(sessions, "_PATIENCE", 0.01)
     options = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.5}
     async with Database(migrated_url, **options) as db, db.session() as holder:
         await count_pets(holder)

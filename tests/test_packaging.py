@@ -32,7 +32,8 @@ ROOMS = {
     "settings": set(),
     "engines": {"engines"},
     "services": {"errors", "fields", "columns", "models", "faults", "services"},
-    "databases": {"settings", "engines", "faults", "errors", "models"},
+    "sessions": {"errors", "faults"},
+    "databases": {"settings", "engines", "faults", "errors", "models", "sessions"},
     "migrations": {"databases", "engines", "faults", "errors"},
     "ipython": {"databases", "migrations", "errors"},
 }
@@ -198,4 +199,4 @@ def test_imports_go_one_way_only() -> None:
 
     assert {room for room, _ in entered.values()} == set(ROOMS)
     assert {name: rooms - ROOMS[room] for name, (room, rooms) in entered.items() if rooms - ROOMS[room]} == {}
-    assert entered["databases.py"][1] == {"engines", "errors", "faults", "models", "settings"}
+    assert entered["databases.py"][1] == {"engines", "errors", "faults", "models", "sessions", "settings"}

@@ -7,8 +7,6 @@ from sqlalchemy.exc import PendingRollbackError
 from .sqlite_connection import Connection as SQLiteConnection
 
 _LOST = "sqlmodel_alembic_async_lost"
-
-
 _DEADLOCK = 1213  # MariaDB's and MySQL's errno.
 
 
@@ -16,8 +14,8 @@ def refuse_partial_commits(engine: Engine) -> None:
     """Raise PendingRollbackError from a commit() of less than was done.
 
     PostgreSQL answers the COMMIT after a failed statement with a silent ROLLBACK; a savepoint helps. MariaDB and MySQL
-    end the whole transaction in a deadlock, savepoints and all, and begin another one.
-    SQLite ends it where the storage is full or fails, and knows itself whether it did.
+    end the whole transaction in a deadlock, savepoints and all, and begin another one. SQLite ends it where the storage
+    is full or fails, and knows whether it did.
     """
     fails_as_a_whole = engine.dialect.name == "postgresql"
 

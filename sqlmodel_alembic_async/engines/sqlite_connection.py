@@ -8,14 +8,13 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from typing import Any, Self
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import aiosqlite
 from aiosqlite.core import _STOP_RUNNING_SENTINEL
 
-FIRST_ROWS = 1024  # Rows that come back with their statement: more than a page of a list.
+from .sqlite_cursor import FIRST_ROWS, Cursor
 
 # Seconds that SQLite waits for a lock without noticing that nobody waits for it any more.
 _SLICE = 0.1
@@ -54,7 +53,7 @@ class Connection(aiosqlite.Connection):
         """Begin a transaction with these statements as soon as there is something to do in it."""
         self._begin = statements
 
-    def cursor(self) -> "Cursor":  # type: ignore[override]  # aiosqlite's costs a hop
+    def cursor(self) -> Cursor:  # type: ignore[override]  # aiosqlite's costs a hop
         """Return a cursor."""
         return Cursor(self)
 
@@ -88,7 +87,7 @@ class Connection(aiosqlite.Connection):
             return
         while not closed.done():
             # A statement that was only about to start did not notice the first time.
-            self._interrupt_abandoned()
+            self._interrupt()
             await asyncio.wait([closed], timeout=_INTERRUPT_AGAIN)
 
     def stop(self) -> asyncio.Future[Any] | None:
@@ -96,7 +95,7 @@ class Connection(aiosqlite.Connection):
         if not self._running:
             return None
         self._running = False
-        self._interrupt_abandoned()
+        self._interrupt()
         closed = None
         close = self._close
         with contextlib.suppress(RuntimeError):  # Collected as garbage, outside of any event loop.
@@ -113,7 +112,7 @@ class Connection(aiosqlite.Connection):
         try:
             return await waiter
         except asyncio.CancelledError:
-            self._interrupt_abandoned()
+            self._interrupt()
             raise
         except sqlite3.Error:
             if not self._conn.in_transaction:
@@ -141,7 +140,7 @@ class Connection(aiosqlite.Connection):
         self.send(_answering(waiter, work))
         return waiter
 
-    def _interrupt_abandoned(self) -> None:
+    def _interrupt(self) -> None:
         waiter = self._waiter
         if waiter is not None and (waiter.cancelled() or not waiter.done()) and self._connection is not None:
             with contextlib.suppress(sqlite3.ProgrammingError):  # The thread has closed it already.
@@ -195,74 +194,6 @@ class Connection(aiosqlite.Connection):
                 self._rollback()
                 self._connection.close()
             self._connection = None
-
-
-class Cursor(aiosqlite.Cursor):
-    """aiosqlite's cursor, which brings the first rows along."""
-
-    _conn: Connection
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(connection, connection._conn.cursor())
-        self._rows: deque[Any] = deque()
-        self._finished = True
-
-    def __await__(self) -> Generator[Any, None, Self]:
-        """Be as awaitable as what aiosqlite's connection.cursor() returns."""
-        return self.__aenter__().__await__()
-
-    async def __aenter__(self) -> Self:
-        """Return the cursor."""
-        return self
-
-    async def execute(self, sql: str, parameters: Iterable[Any] | None = None) -> Self:
-        """Execute a statement, and fetch the first rows."""
-        return await self._run(self._cursor.execute, sql, () if parameters is None else parameters)
-
-    async def executemany(self, sql: str, parameters: Iterable[Iterable[Any]]) -> Self:
-        """Execute a statement for each of the parameters."""
-        return await self._run(self._cursor.executemany, sql, parameters)
-
-    async def fetchone(self) -> Any:
-        """Return the next row, or None."""
-        return next(iter(await self.fetchmany(1)), None)
-
-    async def fetchmany(self, size: int | None = None) -> list[Any]:
-        """Return the next rows."""
-        size = self.arraysize if size is None else size
-        if not self._finished and len(self._rows) < size:
-            wanted = max(size, FIRST_ROWS)
-            self._take(await self._conn.run(self._conn.fetch, self._cursor, wanted), wanted)
-        return [self._rows.popleft() for _ in range(min(size, len(self._rows)))]
-
-    async def fetchall(self) -> list[Any]:
-        """Return all the rows that are left."""
-        rows = list(self._rows)
-        self._rows.clear()
-        if not self._finished:
-            rows += await self._conn.run(self._conn.fetch, self._cursor, None)
-            self._finished = True
-        return rows
-
-    async def close(self) -> None:
-        """Close the cursor."""
-        self._rows.clear()
-        if not self._finished:
-            self._finished = True
-            self._conn.send(lambda: self._conn.finish(self._cursor))
-
-    async def _run(self, execute: Callable[..., Any], sql: str, parameters: Any) -> Self:
-        def work() -> list[Any]:
-            execute(sql, parameters)
-            return self._conn.fetch(self._cursor, FIRST_ROWS)
-
-        self._rows.clear()
-        self._take(await self._conn.run(work), FIRST_ROWS)
-        return self
-
-    def _take(self, rows: list[Any], wanted: int) -> None:
-        self._rows.extend(rows)
-        self._finished = len(rows) < wanted
 
 
 def _once(function: Callable[[], Any]) -> Callable[[], Any]:
