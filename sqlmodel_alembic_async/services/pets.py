@@ -15,7 +15,6 @@ from ..models import Pet, PetCreate, PetUpdate
 from . import pages, rows
 from .filters import FILTER_CONFIG, RowFilters, row_conditions, validated
 from .pages import OrderBy, Page
-from .statements import deletion
 
 
 @with_config(FILTER_CONFIG)
@@ -33,7 +32,6 @@ class PetFilters(RowFilters, total=False):
     microchipped: Flag
 
 
-_DELETION = deletion(Pet)
 _FILTERS = TypeAdapter(PetFilters)
 _MICROCHIP: TypeAdapter[str | None] = TypeAdapter(Microchip, config=FILTER_CONFIG)
 _DATE = TypeAdapter(Date, config=FILTER_CONFIG)
@@ -133,7 +131,7 @@ async def restore_pet(session: AsyncSession, pet_id: int) -> Pet:
 
 async def delete_pet(session: AsyncSession, pet_id: int) -> None:
     """Delete a pet; raise PetNotFoundError if there is none."""
-    if not await rows.delete(session, Pet, pet_id, _DELETION):
+    if not await rows.delete(session, Pet, pet_id):
         raise PetNotFoundError(pet_id)
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import InvalidRequestError, PendingRollbackError, SQLAlchemyError
-from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
+from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin, make_transient_to_detached
 from sqlalchemy.orm.util import identity_key
 from sqlalchemy.sql.base import ExecutableOption
 from sqlmodel import col, func, select
@@ -99,30 +99,26 @@ async def count(session: AsyncSession, model: type[Row], conditions: Sequence[sa
 
 async def insert(session: AsyncSession, model: type[Row], shape: UserCreate | PetCreate) -> Row:
     """Insert one row, and return it."""
-    values = statements.named(new_values(shape))
-    insertion = statements.insertion(model)
+    values = new_values(shape)
     async with statement(session):
-        dialect = dialect_of(session, model)
-        if dialect.server_version_info is None:
-            await session.connection()  # MariaDB can return what it inserts, MySQL can not: it is told when connecting.
-        if dialect.insert_returning:
-            inserted: list[Row] = await _returned(session, model, insertion, values)
-        else:
-            result: Any = await session.exec(insertion, params=values)
-            query = statements.selection(model)
-            inserted = list(
-                await session.exec(query, params={"row_id": result.lastrowid}, execution_options=_AS_STORED)
-            )
-    _note_new(session.sync_session, inserted[0])
-    return inserted[0]
+        result: Any = await session.exec(statements.insertion(model), params=statements.named(values))
+        values |= {"id": result.inserted_primary_key.id, "archived_at": None}
+        return _persistent(session.sync_session, model, values)
 
 
-def _note_new(session: Session, row: User | Pet) -> None:
+def _persistent(session: Session, model: type[Row], values: dict[str, Any]) -> Row:
+    # What was inserted is known: to have it returned and loaded takes as long again.
+    held = session.identity_map.get(identity_key(model, values["id"]))
+    if held is not None:
+        session.expunge(held)  # Deleted elsewhere, and its id given anew.
+    row: Row = sa.inspect(model).class_manager.new_instance()
+    row.__dict__.update(values)
+    make_transient_to_detached(row)
+    session.add(row)
     # As after a flush: a rollback takes the row out of the session again, and its id may be another one's then.
     transaction: Any = session.get_nested_transaction() or session.get_transaction()
-    # Another task may have closed the session meanwhile.
-    new_rows = transaction._new if transaction is not None and row in session else {}
-    new_rows[sa.inspect(row)] = True
+    transaction._new[sa.inspect(row)] = True
+    return row
 
 
 async def insert_many(
@@ -167,12 +163,14 @@ def _change(model: type[Row], values: dict[str, Any], *conditions: sa.ColumnElem
     return sa.update(model).where(*conditions).values(**values, **bookkeeping)
 
 
-async def delete(session: AsyncSession, model: type[Row], row_id: int, deletion: sa.Delete) -> bool:
-    """Delete one row with what deletion() made; tell whether there was one to delete."""
+async def delete(session: AsyncSession, model: type[Row], row_id: int, *conditions: sa.ColumnElement[bool]) -> bool:
+    """Delete one row if it satisfies the conditions, which may name `row_id`; tell whether there was one to delete."""
     if not is_id(row_id):
         return False
     held = session.sync_session.identity_map.get(identity_key(model, row_id))
-    options = {"synchronize_session": False if held is None else "fetch"}
+    # Only what the session holds has to be taken out of it, and that takes an ORM statement.
+    deletion = statements.deletion(sa.inspect(model).local_table if held is None else model, *conditions)
+    options = {"synchronize_session": "fetch"}
     async with statement(session):
         return bool((await session.exec(deletion, params={"row_id": row_id}, execution_options=options)).rowcount)
 

@@ -17,7 +17,6 @@ from . import pages, rows
 from .filters import FILTER_CONFIG, RowFilters, row_conditions, validated
 from .pages import OrderBy, Page
 from .pets import release_pets
-from .statements import deletion
 
 
 @with_config(FILTER_CONFIG)
@@ -26,7 +25,7 @@ class UserFilters(RowFilters, total=False):
 
 
 # Asked in the same statement: a refusal by the foreign key would end the caller's transaction.
-_DELETION = deletion(User, ~select(Pet.id).where(col(Pet.owner_id) == sa.bindparam("row_id")).exists())
+_HAS_NO_PETS = ~select(Pet.id).where(col(Pet.owner_id) == sa.bindparam("row_id")).exists()
 
 _FILTERS = TypeAdapter(UserFilters)
 _EMAIL: TypeAdapter[str | None] = TypeAdapter(Email, config=FILTER_CONFIG)
@@ -108,7 +107,7 @@ async def delete_user(session: AsyncSession, user_id: int, *, pets: Literal["ref
     if pets == "release" and is_id(user_id):
         await release_pets(session, user_id)
     try:
-        if await rows.delete(session, User, user_id, _DELETION):
+        if await rows.delete(session, User, user_id, _HAS_NO_PETS):
             return
     except UserHasPetsError as error:
         if rows.dialect_of(session, User).name == "sqlite":  # It names no key, and there nobody adds a pet meanwhile.
