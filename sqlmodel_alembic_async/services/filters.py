@@ -3,13 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import sqlalchemy as sa
 from pydantic import ConfigDict, TypeAdapter, with_config
-from sqlmodel import col
 from typing_extensions import TypedDict
 
 from ..fields import Flag, SearchText
-from ..models import Pet, User
+from .statements import ESCAPE, Terms
 
 Filters = TypeVar("Filters")
 
@@ -35,19 +33,27 @@ def validated(adapter: TypeAdapter[Filters], filters: Mapping[str, Any], known: 
     return adapter.validate_python(filters)
 
 
-def row_conditions(model: type[User] | type[Pet], filters: RowFilters) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions of the shared filters."""
-    key = col(model.name_key)
-    conditions = []
+def row_terms(filters: RowFilters) -> Terms:
+    """Return what the shared filters ask for."""
+    terms: Terms = {}
     if prefix := filters.get("name_prefix"):
-        conditions.append(key >= prefix)  # A range, for LIKE can not use every engine's index.
+        terms["name_key", "ge"] = prefix  # A range, for LIKE can not use every engine's index.
         if end := _after_every(prefix):
-            conditions.append(key < end)
+            terms["name_key", "lt"] = end
     if part := filters.get("name_contains"):
-        conditions.append(key.contains(part, autoescape=True))
+        terms["name_key", "like"] = f"%{_escaped(part)}%"
     if (archived := filters.get("archived", False)) is not None:
-        conditions.append(col(model.archived_at).is_not(None) if archived else col(model.archived_at).is_(None))
-    return conditions
+        terms |= null_term("archived_at", not archived)
+    return terms
+
+
+def null_term(column: str, is_null: bool) -> Terms:
+    """Ask for rows where the column is null, or for those where it is not."""
+    return {(column, "is_" if is_null else "is_not"): None}
+
+
+def _escaped(text: str) -> str:
+    return "".join(ESCAPE + character if character in ("%", "_", ESCAPE) else character for character in text)
 
 
 def _after_every(prefix: str) -> str | None:

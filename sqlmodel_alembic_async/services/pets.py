@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Iterable
 from datetime import date
 
-import sqlalchemy as sa
 from pydantic import TypeAdapter, with_config
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -13,8 +12,9 @@ from ..errors import PetDeceasedError, PetNotFoundError, UserNotFoundError
 from ..fields import Breed, Date, Flag, Id, Microchip, Sex, Species, Status, is_id
 from ..models import Pet, PetCreate, PetUpdate
 from . import pages, rows
-from .filters import FILTER_CONFIG, RowFilters, row_conditions, validated
+from .filters import FILTER_CONFIG, RowFilters, null_term, row_terms, validated
 from .pages import OrderBy, Page
+from .statements import Terms
 
 
 @with_config(FILTER_CONFIG)
@@ -73,20 +73,20 @@ async def list_pets(
     **filters: Unpack[PetFilters],
 ) -> Page[Pet]:
     """Return one page of pets; `after` is the `next` of the page before it."""
-    conditions = _conditions(filters)
-    return await pages.fetch_page(session, Pet, conditions, order_by=order_by, limit=limit, after=after, offset=offset)
+    terms = _terms(filters)
+    return await pages.fetch_page(session, Pet, terms, order_by=order_by, limit=limit, after=after, offset=offset)
 
 
 async def count_pets(session: AsyncSession, **filters: Unpack[PetFilters]) -> int:
     """Return how many pets there are."""
-    return await rows.count(session, Pet, _conditions(filters))
+    return await rows.count(session, Pet, _terms(filters))
 
 
 async def stream_pets(
     session: AsyncSession, *, order_by: OrderBy = "name", **filters: Unpack[PetFilters]
 ) -> AsyncIterator[Pet]:
     """Yield every pet in constant memory. Who changes what it yields streams by id: those rows keep their place."""
-    async for pet in pages.stream(session, Pet, _conditions(filters), order_by=order_by):
+    async for pet in pages.stream(session, Pet, _terms(filters), order_by=order_by):
         yield pet
 
 
@@ -135,25 +135,21 @@ async def delete_pet(session: AsyncSession, pet_id: int) -> None:
         raise PetNotFoundError(pet_id)
 
 
-def _conditions(filters: PetFilters) -> list[sa.ColumnElement[bool]]:
+def _terms(filters: PetFilters) -> Terms:
     filters = validated(_FILTERS, filters, PetFilters.__annotations__)
-    conditions = row_conditions(Pet, filters)
+    terms = row_terms(filters)
     for name in ("owner_id", "species", "breed", "sex", "status"):
         if name in filters:
-            conditions.append(col(getattr(Pet, name)) == filters[name])
+            terms |= null_term(name, True) if filters[name] is None else {(name, "eq"): filters[name]}
     if "ownerless" in filters:
-        conditions.append(_is_null(Pet.owner_id, filters["ownerless"]))
+        terms |= null_term("owner_id", filters["ownerless"])
     if "microchipped" in filters:
-        conditions.append(_is_null(Pet.microchip, not filters["microchipped"]))
+        terms |= null_term("microchip", not filters["microchipped"])
     if "born_from" in filters:
-        conditions.append(col(Pet.birth_date) >= filters["born_from"])
+        terms["birth_date", "ge"] = filters["born_from"]
     if "born_until" in filters:
-        conditions.append(col(Pet.birth_date) <= filters["born_until"])
-    return conditions
-
-
-def _is_null(column: object, wanted: bool) -> sa.ColumnElement[bool]:
-    return col(column).is_(None) if wanted else col(column).is_not(None)
+        terms["birth_date", "le"] = filters["born_until"]
+    return terms
 
 
 def _found(pet: Pet | None, pet_id: int) -> Pet:

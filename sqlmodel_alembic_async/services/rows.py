@@ -1,6 +1,6 @@
 """The few statements that users and pets share."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
@@ -11,7 +11,7 @@ from sqlalchemy.exc import InvalidRequestError, PendingRollbackError, SQLAlchemy
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin, make_transient_to_detached
 from sqlalchemy.orm.util import identity_key
 from sqlalchemy.sql.base import ExecutableOption
-from sqlmodel import col, func, select
+from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
@@ -92,9 +92,9 @@ async def fetch_by_id(session: AsyncSession, model: type[Row], row_id: int, *opt
     return await fetch_one(session, query.options(*options) if options else query, {"row_id": row_id})
 
 
-async def count(session: AsyncSession, model: type[Row], conditions: Sequence[sa.ColumnElement[bool]]) -> int:
+async def count(session: AsyncSession, model: type[Row], terms: statements.Terms) -> int:
     """Return the number of rows."""
-    return (await fetch_all(session, select(func.count()).select_from(model).where(*conditions)))[0]
+    return (await fetch_all(session, statements.count(model, frozenset(terms)), statements.values(terms)))[0]
 
 
 async def insert(session: AsyncSession, model: type[Row], shape: UserCreate | PetCreate) -> Row:

@@ -1,15 +1,29 @@
-"""The statements on one row, built once: to build one takes longer than to execute it."""
+"""The statements, each built once for its form: to build one takes longer than to execute it."""
 
+import operator
+from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlmodel import SQLModel, col, select
+from sqlmodel import SQLModel, col, func, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from ..models import Pet, User
 
 Row = TypeVar("Row", User, Pet)
+
+# What rows are asked for: the column and the operator of each condition, and the value it is compared with.
+Terms = dict[tuple[str, str], Any]
+ESCAPE = "/"
+
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "eq": operator.eq,
+    "ge": operator.ge,
+    "le": operator.le,
+    "lt": operator.lt,
+    "like": lambda column, pattern: column.like(pattern, escape=ESCAPE),
+}
 
 _SET_BY_THE_DATABASE = {"id", "archived_at"}
 
@@ -48,6 +62,29 @@ def patch(model: type[Row], names: frozenset[str], versioned: bool) -> sa.Update
 def returning(model: type[Row], change: sa.Insert | sa.Update) -> Any:
     """Have a statement return the row it wrote."""
     return sa.select(model).from_statement(change.returning(_table(model)))
+
+
+@lru_cache(maxsize=1000)
+def count(model: type[Row], terms: frozenset[tuple[str, str]]) -> SelectOfScalar[int]:
+    """Count the rows of these terms."""
+    return select(func.count()).select_from(model).where(*conditions(model, terms))
+
+
+def conditions(model: type[Row], terms: Iterable[tuple[str, str]]) -> list[sa.ColumnElement[bool]]:
+    """Return the terms as conditions, whose parameters are values()."""
+    found = []
+    for name, operation in sorted(terms):
+        column = col(getattr(model, name))
+        if operation in ("is_", "is_not"):
+            found.append(getattr(column, operation)(None))
+        else:
+            found.append(_OPERATORS[operation](column, sa.bindparam(f"{name}_{operation}")))
+    return found
+
+
+def values(terms: Terms) -> dict[str, Any]:
+    """Return the parameters of the conditions."""
+    return {f"{name}_{operation}": value for (name, operation), value in terms.items() if value is not None}
 
 
 @lru_cache(maxsize=100)

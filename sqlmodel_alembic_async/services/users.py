@@ -14,9 +14,10 @@ from ..errors import ConflictError, UserHasPetsError, UserNotFoundError
 from ..fields import Email, is_id
 from ..models import Pet, User, UserCreate, UserUpdate
 from . import pages, rows
-from .filters import FILTER_CONFIG, RowFilters, row_conditions, validated
+from .filters import FILTER_CONFIG, RowFilters, row_terms, validated
 from .pages import OrderBy, Page
 from .pets import release_pets
+from .statements import Terms
 
 
 @with_config(FILTER_CONFIG)
@@ -65,20 +66,20 @@ async def list_users(
     **filters: Unpack[UserFilters],
 ) -> Page[User]:
     """Return one page of users; `after` is the `next` of the page before it."""
-    conditions = _conditions(filters)
-    return await pages.fetch_page(session, User, conditions, order_by=order_by, limit=limit, after=after, offset=offset)
+    terms = _terms(filters)
+    return await pages.fetch_page(session, User, terms, order_by=order_by, limit=limit, after=after, offset=offset)
 
 
 async def count_users(session: AsyncSession, **filters: Unpack[UserFilters]) -> int:
     """Return how many users there are."""
-    return await rows.count(session, User, _conditions(filters))
+    return await rows.count(session, User, _terms(filters))
 
 
 async def stream_users(
     session: AsyncSession, *, order_by: OrderBy = "name", **filters: Unpack[UserFilters]
 ) -> AsyncIterator[User]:
     """Yield every user in constant memory. Who changes what it yields streams by id: those rows keep their place."""
-    async for user in pages.stream(session, User, _conditions(filters), order_by=order_by):
+    async for user in pages.stream(session, User, _terms(filters), order_by=order_by):
         yield user
 
 
@@ -117,8 +118,8 @@ async def delete_user(session: AsyncSession, user_id: int, *, pets: Literal["ref
     raise UserHasPetsError(user_id)
 
 
-def _conditions(filters: UserFilters) -> list[sa.ColumnElement[bool]]:
-    return row_conditions(User, validated(_FILTERS, filters, UserFilters.__annotations__))
+def _terms(filters: UserFilters) -> Terms:
+    return row_terms(validated(_FILTERS, filters, UserFilters.__annotations__))
 
 
 def _found(user: User | None, user_id: int) -> User:
