@@ -165,11 +165,26 @@ async def test_a_storage_that_fills_up_in_a_savepoint_leaves_the_rest_to_its_cal
         await allow_pages(session, 5)
         with pytest.raises(StorageError, match="full"):
             async with session.begin_nested():
-                for _ in range(50):
-                    await create_pet(session, PetCreate(name="Lost", notes=_NOTES))
+                for pet_id in range(2, 52):
+                    await update_pet(session, pet_id, PetUpdate(notes=_NOTES * 3))
         await update_pet(session, 1, PetUpdate(name="After"))
 
     assert left_in(file) == ["After", *HUNDREDS[1:], "Before"]
+
+
+async def test_where_sqlite_gives_up_more_than_the_savepoint_nothing_is_saved_in_half(file: Path) -> None:
+    async with Database(f"sqlite:///{file}") as db:
+        with pytest.raises(DatabaseError, match="an earlier error ended this transaction"):
+            async with db.transaction() as session:
+                await create_pet(session, PetCreate(name="Before"))
+                await allow_pages(session, 5)
+                with pytest.raises(StorageError, match="full"):
+                    async with session.begin_nested():
+                        for _ in range(50):
+                            await create_pet(session, PetCreate(name="Lost", notes=_NOTES))
+                await update_pet(session, 1, PetUpdate(name="After"))
+
+    assert left_in(file) == HUNDREDS
 
 
 def run_as(program: str, *arguments: str) -> str:
