@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
@@ -33,7 +33,7 @@ class Database:
         self._url = url
         self._options = options
         self._in_transaction: WeakSet[asyncio.Task[Any]] = WeakSet()
-        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
 
     @cached_property
     def url(self) -> URL:
@@ -112,37 +112,23 @@ class Database:
         """Return `await work(session)`, committed. Tried again, in a fresh session, where transactions conflict."""
         if attempts < 1:
             raise ValueError("attempts must be at least 1")
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                async with self._in_turn(repeated=attempt > 1), self.transaction() as session:
-                    return await work(session)
-            except (TransactionConflictError, StaleVersionError) as error:
-                # A version that the caller expected stays stale; what this session read itself is read anew.
-                hopeless = isinstance(error, StaleVersionError) and error.expected is not None
-                if hopeless or attempt >= attempts:
-                    raise
-            longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt)
-            await asyncio.sleep(random.uniform(0, longest))  # noqa: S311  # jitter is no secret
-
-    @asynccontextmanager
-    async def _in_turn(self, *, repeated: bool) -> AsyncIterator[None]:
-        # What is repeated goes alone, and while it does the others queue: many who want the same row would otherwise
-        # disturb each other for ever. Nobody waits for ever: the one who has the turn may be waiting for him.
-        turn = self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
-        if not repeated and not turn.locked():
-            yield
-            return
-        try:
-            await asyncio.wait_for(turn.acquire(), _LONGEST_TURN)
-        except TimeoutError:
-            yield
-            return
-        try:
-            yield
-        finally:
-            turn.release()
+        turns = self._turns.setdefault(asyncio.get_running_loop(), _Turns())
+        with ExitStack() as repeating:
+            attempt = 0
+            while True:
+                attempt += 1
+                try:
+                    async with turns.one_at_a_time(), self.transaction() as session:
+                        return await work(session)
+                except (TransactionConflictError, StaleVersionError) as error:
+                    # A version that the caller expected stays stale; what this session read itself is read anew.
+                    hopeless = isinstance(error, StaleVersionError) and error.expected is not None
+                    if hopeless or attempt >= attempts:
+                        raise
+                if attempt == 1:
+                    repeating.enter_context(turns.repeating())
+                longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt)
+                await asyncio.sleep(random.uniform(0, longest))  # noqa: S311  # jitter is no secret
 
     async def create_tables(self) -> None:
         """Create the missing tables, for tests and prototypes: everything else migrates."""
@@ -161,6 +147,37 @@ class Database:
             yield
         finally:
             self._in_transaction.discard(task)
+
+
+class _Turns:
+    """While a unit is repeated, all go one at a time: many who want the same row would disturb each other for ever."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._repeated = 0
+
+    @contextmanager
+    def repeating(self) -> Iterator[None]:
+        self._repeated += 1
+        try:
+            yield
+        finally:
+            self._repeated -= 1
+
+    @asynccontextmanager
+    async def one_at_a_time(self) -> AsyncIterator[None]:
+        if not self._repeated:
+            yield
+            return
+        try:
+            await asyncio.wait_for(self._turn.acquire(), _LONGEST_TURN)
+        except TimeoutError:  # Nobody waits for ever: the one who has the turn may be waiting for him.
+            yield
+            return
+        try:
+            yield
+        finally:
+            self._turn.release()
 
 
 def _settings() -> Any:
