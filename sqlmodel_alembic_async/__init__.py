@@ -10,6 +10,7 @@ from .errors import (
     ConflictError,
     DatabaseError,
     DatabaseUnavailableError,
+    ImportRejectedError,
     InvalidCursorError,
     InvalidValueError,
     NotFoundError,
@@ -25,6 +26,9 @@ from .errors import (
 )
 from .ipython import load_ipython_extension
 from .models import Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate
+from .services.exports import export_pets
+from .services.import_report import ImportReport, Rejection
+from .services.imports import import_pets
 from .services.pages import OrderBy, Page
 from .services.pets import (
     PetFilters,
@@ -70,6 +74,8 @@ __all__ = [
     "Database",
     "DatabaseError",
     "DatabaseUnavailableError",
+    "ImportRejectedError",
+    "ImportReport",
     "InvalidCursorError",
     "InvalidValueError",
     "NotFoundError",
@@ -83,6 +89,7 @@ __all__ = [
     "PetManagementError",
     "PetNotFoundError",
     "PetUpdate",
+    "Rejection",
     "StaleVersionError",
     "StorageError",
     "TransactionConflictError",
@@ -105,11 +112,13 @@ __all__ = [
     "delete_pet",
     "delete_user",
     "engine",
+    "export_pets",
     "find_pet_by_microchip",
     "find_user_by_email",
     "get_pet",
     "get_session",
     "get_user",
+    "import_pets",
     "list_pets",
     "list_users",
     "load_ipython_extension",

@@ -11,6 +11,7 @@ PetManagementError
 │   └── PetDeceasedError             .pet_id
 ├── InvalidValueError (ValueError)   .field or .constraint
 ├── InvalidCursorError (ValueError)
+├── ImportRejectedError (ValueError) .report
 └── DatabaseError
     ├── TransactionConflictError
     ├── DatabaseUnavailableError
@@ -19,6 +20,11 @@ PetManagementError
 
 Bad input to a shape is pydantic's own ValidationError. No message here holds a value from a row.
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .services.import_report import ImportReport
 
 
 class PetManagementError(Exception):
@@ -116,6 +122,24 @@ class InvalidValueError(PetManagementError, ValueError):
 
 class InvalidCursorError(PetManagementError, ValueError):
     """The cursor is malformed, or belongs to another list or another order."""
+
+
+class ImportRejectedError(PetManagementError, ValueError):
+    """A file, or some of its rows, can not be imported, and nothing of it was; `report` says why."""
+
+    def __init__(self, report: "ImportReport") -> None:
+        super().__init__(report)
+        self.report = report
+
+    def __str__(self) -> str:
+        first = self.report.rejections[0]
+        where = f"line {first.line}" if first.column is None else f"line {first.line}, {first.column}"
+        many = (
+            f"{self.report.rejected} of {self.report.rows} rows are rejected, the first one in "
+            if self.report.rows
+            else ""
+        )
+        return f"nothing was imported: {many}{where}: {first.reason}"
 
 
 class DatabaseError(PetManagementError):

@@ -65,11 +65,11 @@ class _PetFields(SQLModel):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
-        _check_agreement(self.__dict__)
+        check_agreement(self.__dict__)
         return self
 
 
-def _check_agreement(pet: dict[str, Any]) -> None:
+def check_agreement(pet: dict[str, Any]) -> None:
     """Check the rules across a pet's fields, as far as the fields are known."""
     if pet.get("birth_date_estimated") and pet.get("birth_date", ...) is None:
         raise ValueError("birth_date_estimated needs a birth_date")
@@ -131,7 +131,7 @@ class PetUpdate(SQLModel):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
-        _check_agreement({name: getattr(self, name) for name in self.model_fields_set})
+        check_agreement({name: getattr(self, name) for name in self.model_fields_set})
         return self
 
 
@@ -224,8 +224,12 @@ class Pet(_Table, _PetRow, table=True):
 
 def new_values(shape: UserCreate | PetCreate) -> dict[str, Any]:
     """Return the columns of a new row, validated again: a shape can be changed after it was made."""
+    return stamped(type(shape).model_validate(shape.__dict__).__dict__)
+
+
+def stamped(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns of a new row with these valid values."""
     now = datetime.now(UTC)
-    values = type(shape).model_validate(shape.__dict__).__dict__
     return {**values, "name_key": f.name_key(values["name"]), "created_at": now, "updated_at": now, "version": 1}
 
 
@@ -233,7 +237,11 @@ def changed_values(changes: UserUpdate | PetUpdate) -> dict[str, Any]:
     """Return the columns that an Update shape gives, validated again."""
     given = {name: getattr(changes, name) for name in changes.model_fields_set}
     valid = type(changes).model_validate(given)
-    values = {name: getattr(valid, name) for name in given}
+    return with_name_key({name: getattr(valid, name) for name in given})
+
+
+def with_name_key(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the changes, with the folded name where the name changes."""
     return values | {"name_key": f.name_key(values["name"])} if "name" in values else values
 
 

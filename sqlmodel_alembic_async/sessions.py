@@ -5,7 +5,8 @@ import time
 from typing import Any, NoReturn
 
 from sqlalchemy import event
-from sqlalchemy.exc import IllegalStateChangeError, SQLAlchemyError
+from sqlalchemy.exc import IllegalStateChangeError, PendingRollbackError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSessionTransaction
 from sqlalchemy.orm import ORMExecuteState
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession as _AsyncSession
@@ -26,6 +27,10 @@ class AsyncSession(_AsyncSession):
     def __init__(self, bind: Any = None, *, expire_on_commit: bool = False, **options: Any) -> None:
         super().__init__(bind, expire_on_commit=expire_on_commit, **options)
 
+    def begin_nested(self) -> AsyncSessionTransaction:
+        """Return a savepoint; a task that is cancelled in it learns that, and not that the connection is gone."""
+        return _Savepoint(self, nested=True)
+
     async def __aexit__(self, *error: object) -> None:
         """Close the session; where another task is still at work with it, as soon as that has ended."""
         closing = asyncio.ensure_future(self._close_in_the_end())
@@ -40,6 +45,15 @@ class AsyncSession(_AsyncSession):
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(_MOMENT)
+
+
+class _Savepoint(AsyncSessionTransaction):
+    async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        try:
+            await super().__aexit__(kind, error, traceback)
+        except PendingRollbackError:
+            if not isinstance(error, asyncio.CancelledError):
+                raise
 
 
 async def flush(session: AsyncSession) -> None:

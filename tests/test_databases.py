@@ -553,3 +553,18 @@ async def test_who_waits_for_room_in_a_pool_gets_it_where_another_one_fails(tmp_
         failures = await asyncio.gather(*(fail(db) for _ in range(4)), return_exceptions=True)
 
     assert [type(failure) for failure in failures] == [StorageError] * 4
+
+
+async def test_who_is_cancelled_in_a_savepoint_learns_that(db: Database) -> None:
+    async with db.transaction() as session:
+        sleep = {"postgresql": "SELECT pg_sleep(5)", "mysql": "SELECT sleep(5)"}.get(session.get_bind().dialect.name)
+        endless = sleep or "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1), db.transaction() as session:
+            await create_pet(session, PetCreate(name="Rex"))
+            async with session.begin_nested():
+                await session.exec(text(endless))
+
+    async with db.reading() as session:
+        assert await count_pets(session) == 0

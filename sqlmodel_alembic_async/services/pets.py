@@ -73,20 +73,20 @@ async def list_pets(
     **filters: Unpack[PetFilters],
 ) -> Page[Pet]:
     """Return one page of pets; `after` is the `next` of the page before it."""
-    terms = _terms(filters)
+    terms = pet_terms(filters)
     return await pages.fetch_page(session, Pet, terms, order_by=order_by, limit=limit, after=after, offset=offset)
 
 
 async def count_pets(session: AsyncSession, **filters: Unpack[PetFilters]) -> int:
     """Return how many pets there are."""
-    return await rows.count(session, Pet, _terms(filters))
+    return await rows.count(session, Pet, pet_terms(filters))
 
 
 async def stream_pets(
     session: AsyncSession, *, order_by: OrderBy = "name", **filters: Unpack[PetFilters]
 ) -> AsyncIterator[Pet]:
     """Yield every pet in constant memory. Who changes what it yields streams by id: those rows keep their place."""
-    async for pet in pages.stream(session, Pet, _terms(filters), order_by=order_by):
+    async for pet in pages.stream(session, Pet, pet_terms(filters), order_by=order_by):
         yield pet
 
 
@@ -135,7 +135,8 @@ async def delete_pet(session: AsyncSession, pet_id: int) -> None:
         raise PetNotFoundError(pet_id)
 
 
-def _terms(filters: PetFilters) -> Terms:
+def pet_terms(filters: PetFilters) -> Terms:
+    """Return what the filters ask for."""
     filters = validated(_FILTERS, filters, PetFilters.__annotations__)
     terms = row_terms(filters)
     for name in ("owner_id", "species", "breed", "sex", "status"):

@@ -1,0 +1,157 @@
+"""Exports: what is written, and where to."""
+
+import csv
+import io
+import os
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from sqlmodel_alembic_async import (
+    AsyncSession,
+    Database,
+    Pet,
+    PetCreate,
+    UserCreate,
+    archive_pet,
+    create_pet,
+    create_pets,
+    create_user,
+    export_pets,
+    import_pets,
+    list_pets,
+)
+from sqlmodel_alembic_async.services import csv_files
+
+HEADER = (
+    "name,species,breed,color,sex,neutered,birth_date,birth_date_estimated,weight_g,microchip,status,deceased_on,"
+    "acquired_on,notes,external_ref,owner_name,owner_email,owner_phone,owner_address,owner_city,owner_postal_code,"
+    "owner_notes,owner_external_ref\r\n"
+)
+
+
+async def exported(session: AsyncSession, **filters: object) -> list[dict[str, str]]:
+    file = io.StringIO(newline="")
+    number = await export_pets(session, file, **filters)  # type: ignore[arg-type]
+    found = list(csv.DictReader(io.StringIO(file.getvalue(), newline="")))
+    assert len(found) == number
+    return found
+
+
+async def test_a_pet_and_its_owner_are_one_row_of_the_native_format(session: AsyncSession) -> None:
+    ada = await create_user(session, UserCreate(name="Ada", email="ada@example.com", postal_code="07302"))
+    pet = PetCreate(
+        name="Rex",
+        owner_id=ada.id,
+        species="dog",
+        neutered=True,
+        birth_date=date(2014, 1, 1),
+        birth_date_estimated=True,
+        weight_g=9500,
+        notes='one\r\n"two", three',
+    )
+    await create_pet(session, pet)
+    await create_pet(session, PetCreate(name="Tom"))
+    file = io.StringIO(newline="")
+
+    assert await export_pets(session, file) == 2
+
+    assert file.getvalue() == (
+        HEADER + 'Rex,dog,,,unknown,true,2014-01-01,true,9500,,active,,,"one\r\n""two"", three",,'
+        "Ada,ada@example.com,,,,07302,,\r\n"
+        "Tom,,,,unknown,,,false,,,active,,,,,,,,,,,,\r\n"
+    )
+
+
+async def test_an_export_takes_the_filters_of_a_list(session: AsyncSession) -> None:
+    rex = await create_pet(session, PetCreate(name="Rex", species="dog"))
+    await create_pet(session, PetCreate(name="Tom", species="cat"))
+    await archive_pet(session, rex.id)
+
+    assert [row["name"] for row in await exported(session)] == ["Tom"]
+    assert [row["name"] for row in await exported(session, archived=None)] == ["Rex", "Tom"]
+    assert [row["name"] for row in await exported(session, species="DOG", archived=True)] == ["Rex"]
+    with pytest.raises(TypeError, match="unknown filter"):
+        await exported(session, kind="dog")
+
+
+async def test_an_export_streams_in_the_order_of_the_ids(db: Database, session: AsyncSession) -> None:
+    names = [f"{number % 7} {number}" for number in range(2500)]
+    await create_pets(session, (PetCreate(name=name) for name in names))
+
+    assert [row["name"] for row in await exported(session)] == names
+
+
+async def test_what_the_session_has_not_written_yet_is_exported(session: AsyncSession) -> None:
+    session.add(Pet(name="Rex"))
+
+    assert [row["name"] for row in await exported(session)] == ["Rex"]
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "'=x", "''-", "＝x", "＠", "'plain", "a=b"])  # noqa: RUF001
+async def test_a_cell_that_a_spreadsheet_would_run_is_defused_and_restored(session: AsyncSession, text: str) -> None:
+    await create_pet(session, PetCreate(name=text, external_ref="p1"))
+    file = io.StringIO(newline="")
+
+    await export_pets(session, file)
+
+    cell = next(csv.DictReader(io.StringIO(file.getvalue(), newline="")))["name"]
+    assert cell[0] not in "=+-@＝＋－＠"  # noqa: RUF001
+    assert cell == (text if text in ("'plain", "a=b") else f"'{text}")
+    file.seek(0)
+    report = await import_pets(session, file, placeholder_names="keep")
+    assert (report.unchanged, report.rejections) == (1, [])
+    assert [pet.name for pet in (await list_pets(session)).items] == [text]
+
+
+def test_a_tab_at_the_beginning_is_defused() -> None:
+    assert [csv_files.defused(text) for text in ("\tx", "\rx", "x\t")] == ["'\tx", "'\rx", "x\t"]
+
+
+async def test_a_file_is_replaced_when_everything_is_written_and_is_its_users_alone(
+    session: AsyncSession, tmp_path: Path
+) -> None:
+    target = tmp_path / "pets.csv"
+    target.write_text("the last export")
+    await create_pet(session, PetCreate(name="Zoë"))
+
+    assert await export_pets(session, str(target)) == 1
+
+    assert target.read_bytes().decode() == HEADER + "Zoë,,,,unknown,,,false,,,active,,,,,,,,,,,,\r\n"
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path) == ["pets.csv"]
+
+
+async def test_an_export_that_fails_leaves_the_last_one(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "pets.csv"
+    target.write_text("the last export")
+
+    async with db.transaction() as session:
+        await create_pet(session, PetCreate(name="Rex"))
+        monkeypatch.setattr("sqlmodel_alembic_async.services.exports.defused", None)
+        with pytest.raises(TypeError):
+            await export_pets(session, target)
+
+    assert target.read_text() == "the last export"
+    assert os.listdir(tmp_path) == ["pets.csv"]
+
+
+async def test_a_device_is_written_to_and_not_replaced(session: AsyncSession) -> None:
+    await create_pet(session, PetCreate(name="Rex"))
+
+    assert await export_pets(session, "/dev/null") == 1
+    assert not Path("/dev/null").is_file()
+
+
+async def test_a_folder_that_is_missing_is_the_callers_error(session: AsyncSession, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        await export_pets(session, tmp_path / "missing" / "pets.csv")
+
+
+async def test_a_session_that_only_reads_can_export(db: Database) -> None:
+    for options in ({}, {"snapshot": True}):
+        async with db.reading(**options) as session:
+            assert await exported(session) == []
