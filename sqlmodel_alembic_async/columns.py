@@ -23,6 +23,12 @@ class UTCDateTime(_UTCDateTime):
             return dialect.type_descriptor(_mysql().DATETIME(fsp=6))
         return super().load_dialect_impl(dialect)
 
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any] | None:
+        """Write SQLite's text in one step, too."""
+        if dialect.name == "sqlite":
+            return lambda value: _text_of_moment(self.process_bind_param(value, dialect))
+        return super().bind_processor(dialect)
+
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None]:
         """Read SQLite's text in one step: a list spends much of its time on moments."""
         if dialect.name == "sqlite":
@@ -36,6 +42,10 @@ def _moment_of_text(value: str | None) -> datetime | None:
     if len(value) == _MOMENT_LENGTH:
         return datetime.fromisoformat(value + "+00:00")
     return _moment(datetime.fromisoformat(value))  # Written by others, in a form of their own.
+
+
+def _text_of_moment(value: datetime | None) -> str | None:
+    return None if value is None else value.replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 def _moment(value: datetime | None) -> datetime | None:

@@ -41,6 +41,8 @@ _CHIP_SEPARATORS = re.compile(r"[\s.*-]")
 
 def fold(text: str) -> str:
     """Return the key by which names are searched and ordered: case and compatibility forms do not matter."""
+    if text.isascii():
+        return text.lower()
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 

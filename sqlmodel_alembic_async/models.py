@@ -224,7 +224,14 @@ class Pet(_Table, _PetRow, table=True):
 
 def new_values(shape: UserCreate | PetCreate) -> dict[str, Any]:
     """Return the columns of a new row, validated again: a shape can be changed after it was made."""
-    return stamped(type(shape).model_validate(shape.__dict__).__dict__)
+    return stamped(valid_values(type(shape), shape.__dict__))
+
+
+def valid_values(shape: type[UserCreate] | type[PetCreate], values: dict[str, Any]) -> dict[str, Any]:
+    """Return all columns of a shape with these values; SQLModel's own way to validate takes three times as long."""
+    valid = object.__new__(shape)
+    shape.__pydantic_validator__.validate_python(values, self_instance=valid)
+    return vars(valid)
 
 
 def stamped(values: dict[str, Any]) -> dict[str, Any]:

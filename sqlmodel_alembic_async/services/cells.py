@@ -21,13 +21,16 @@ _PLACEHOLDERS = {
     *("unnamed", "not named", "not named yet", "not yet named", "not provided", "not available", "not known"),
     *("not specified", "unspecified", "undisclosed", "x", "xx", "xxx", "xxxx"),
 }
+_LONGEST_PLACEHOLDER = max(map(len, _PLACEHOLDERS))
 # Two days that tell day, month and year apart.
 _SAMPLES = (date(1999, 2, 3), date(2021, 11, 28))
 
 
 def is_placeholder(text: str) -> bool:
     """Tell whether a text only stands for what is not known: such a word, or digits and punctuation alone."""
-    return fold(text) in _PLACEHOLDERS or not any(map(_says_something, text))
+    if len(text) <= _LONGEST_PLACEHOLDER and fold(text) in _PLACEHOLDERS:
+        return True
+    return not (text[0].isalpha() or any(map(_says_something, text)))
 
 
 def _says_something(character: str) -> bool:
@@ -67,15 +70,17 @@ class CellReader:
         # A year alone must know whether it is said to be exact.
         self._plan = sorted(plan, key=lambda column: column[2] == "birth_date")
 
-    def read(self, cells: Sequence[str], reject: Callable[[str, str], None]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the values of the pet and of its owner; call `reject` with the field and the reason for a bad cell."""
+    def read(self, cells: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], list[tuple[str, str]]]:
+        """Return the values of the pet and of its owner, and field and reason of each bad cell."""
         pet: dict[str, Any] = {}
         owner: dict[str, Any] = {}
+        bad = []
         for index, is_owner, name, convert in self._plan:
             text = cells[index].strip()
             if not text:
                 continue
-            text = restored(text)
+            if text[0] == "'":
+                text = restored(text)
             values = owner if is_owner else pet
             if convert is None:
                 values[name] = text
@@ -83,11 +88,11 @@ class CellReader:
             try:
                 value = convert(text, values)
             except ValueError as error:
-                reject(OWNER + name if is_owner else name, str(error))
+                bad.append((OWNER + name if is_owner else name, str(error)))
             else:
                 if value is not None:
                     values[name] = value
-        return pet, owner
+        return pet, owner, bad
 
     def _name(self, text: str, values: dict[str, Any]) -> str:
         if not self._keeps_placeholders and is_placeholder(text):

@@ -1,9 +1,9 @@
 """Import: the rows of a CSV file become pets and owners, matched by their keys, or are rejected with a reason."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
@@ -12,7 +12,18 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ..errors import ImportRejectedError
 from ..fields import Email, ExternalRef, Microchip
-from ..models import Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate, check_agreement, stamped, with_name_key
+from ..models import (
+    Pet,
+    PetCreate,
+    PetUpdate,
+    User,
+    UserCreate,
+    UserUpdate,
+    check_agreement,
+    stamped,
+    valid_values,
+    with_name_key,
+)
 from . import rows
 from .cells import CellReader, PlaceholderNames
 from .csv_files import OWNER, CSVFile, Source, opened
@@ -20,10 +31,6 @@ from .filters import FILTER_CONFIG
 from .import_report import ImportReport
 from .ledger import OWNER_KEYS, Key, Ledger, half
 
-_PET = TypeAdapter(PetCreate)
-_PET_CHANGES = TypeAdapter(PetUpdate)
-_OWNER = TypeAdapter(UserCreate)
-_OWNER_CHANGES = TypeAdapter(UserUpdate)
 _KEYS: dict[str, TypeAdapter[Any]] = {
     "external_ref": TypeAdapter(ExternalRef, config=FILTER_CONFIG),
     "microchip": TypeAdapter(Microchip, config=FILTER_CONFIG),
@@ -87,13 +94,13 @@ class _Owner:
 class _Row:
     line: int
     texts: list[str]
-    pet: dict[str, Any] = field(default_factory=dict)
-    owner_cells: dict[str, Any] = field(default_factory=dict)
-    pet_keys: list[Key] = field(default_factory=list)
-    owner_keys: list[Key] = field(default_factory=list)
+    pet: dict[str, Any]
+    owner_cells: dict[str, Any]
+    pet_keys: Sequence[Key] = ()
+    owner_keys: Sequence[Key] = ()
     stored: dict[str, Any] | None = None
     owner: _Owner | None = None
-    bad_fields: set[str | None] = field(default_factory=set)
+    bad_fields: tuple[str | None, ...] = ()
 
 
 class _Import:
@@ -114,7 +121,7 @@ class _Import:
         for batch in self._file.batches():
             for line, texts in batch:
                 if len(texts) == len(self._file.header):
-                    pet, owner = self._cells.read(texts, lambda *bad: None)
+                    pet, owner, _ = self._cells.read(texts)
                     self._ledger.claim(line, _keys(pet, _PET_KEYS), _keys(owner, OWNER_KEYS), owner)
             self._ledger.rows += len(batch)
             await asyncio.sleep(0)
@@ -142,18 +149,21 @@ class _Import:
             self.report.reject(line, None, None, f"has {len(texts)} cells, not {len(self._file.header)}")
             self.report.rejected += 1
             return None
-        row = _Row(line, texts)
-        row.pet, row.owner_cells = self._cells.read(texts, lambda name, reason: self._reject(row, name, reason))
+        pet, owner_cells, bad = self._cells.read(texts)
+        row = _Row(line, texts, pet, owner_cells)
+        for name, reason in bad:
+            self._reject(row, name, reason)
         row.pet_keys = _keys(row.pet, _PET_KEYS)
-        _keys(row.owner_cells, OWNER_KEYS)
         for key in row.pet_keys:
             if (other := self._ledger.other_claim(line, key)) is not None:
                 self._reject(row, key[0], f"is claimed by line {other}, too")
-        row.owner_cells = self._ledger.whole_owner(row.owner_cells)
-        row.owner_keys = _keys(row.owner_cells, OWNER_KEYS)
-        if contradiction := self._ledger.contradiction(row.owner_keys):
-            name, *lines = contradiction
-            self._reject(row, OWNER + name, f"differs between lines {lines[0]} and {lines[1]}, which have one owner")
+        if row.owner_cells and _keys(row.owner_cells, OWNER_KEYS):
+            row.owner_cells = self._ledger.whole_owner(row.owner_cells)
+            row.owner_keys = _keys(row.owner_cells, OWNER_KEYS)
+            if contradiction := self._ledger.contradiction(row.owner_keys):
+                name, *lines = contradiction
+                reason = f"differs between lines {lines[0]} and {lines[1]}, which have one owner"
+                self._reject(row, OWNER + name, reason)
         return row
 
     async def _find_pets(self, found: list[_Row]) -> None:
@@ -167,13 +177,13 @@ class _Import:
             elif row.pet or not row.owner_cells:
                 with self._rejecting(row, ""):
                     owner_id = _SOME_ID if row.owner_cells else None
-                    row.pet = _PET.validate_python({**row.pet, "owner_id": owner_id}).__dict__
+                    row.pet = valid_values(PetCreate, {**row.pet, "owner_id": owner_id})
 
     def _check_changed_pet(self, row: _Row, stored: dict[str, Any]) -> None:
         given = row.pet
         acquired_on = {"acquired_on": given.pop("acquired_on")} if "acquired_on" in given else {}
         with self._rejecting(row, ""):
-            row.pet = _given(_PET_CHANGES.validate_python(given)) | acquired_on
+            row.pet = _given(PetUpdate.model_validate(given)) | acquired_on
             owner_id = _SOME_ID if row.owner_cells else stored["owner_id"]
             check_agreement({**stored, **row.pet, "owner_id": owner_id})
 
@@ -197,11 +207,11 @@ class _Import:
         names: list[Any] = [*row.owner_keys, *([stored["id"]] if stored else [])]
         known = {owners[name] for name in names if name in owners}
         if stored is None:
-            owner = known.pop() if known else _Owner(_OWNER.validate_python(row.owner_cells).__dict__, is_new=True)
+            owner = known.pop() if known else _Owner(valid_values(UserCreate, row.owner_cells), is_new=True)
         else:
             owner = owners.get(stored["id"]) or _Owner({}, stored)
             known.discard(owner)
-            for name, value in _given(_OWNER_CHANGES.validate_python(row.owner_cells)).items():
+            for name, value in _given(UserUpdate.model_validate(row.owner_cells)).items():
                 if value != owner.values.get(name, value):
                     self._reject(row, OWNER + name, "differs from another line, which has the same owner")
                 elif value != stored[name]:
@@ -212,7 +222,7 @@ class _Import:
         return owner
 
     def _present_owner(self, row: _Row, stored: dict[str, Any]) -> _Owner:
-        given = _given(_OWNER_CHANGES.validate_python(row.owner_cells))
+        given = _given(UserUpdate.model_validate(row.owner_cells))
         if any(stored[name] != value for name, value in given.items()):
             self._reject(row, None, "names an owner who is not this pet's, and no key to find another one by")
         return _Owner({}, stored)
@@ -222,7 +232,7 @@ class _Import:
         if (user_id := self._ledger.known_owner(cells)) is not None:
             return _Owner({}, {"id": user_id})
         if cells not in owners:
-            owners[cells] = _Owner(_OWNER.validate_python(row.owner_cells).__dict__, is_new=True, cells=cells)
+            owners[cells] = _Owner(valid_values(UserCreate, row.owner_cells), is_new=True, cells=cells)
         return owners[cells]
 
     def _check_transfer(self, row: _Row, pet: dict[str, Any], owner: _Owner) -> None:
@@ -286,7 +296,9 @@ class _Import:
         owners = await rows.fetch_where_in(self._session, User, "id", list(ids))
         return {owner["id"]: owner for owner in owners}
 
-    def _one(self, row: _Row, keys: list[Key], stored: dict[Key, dict[str, Any]], prefix: str) -> dict[str, Any] | None:
+    def _one(
+        self, row: _Row, keys: Sequence[Key], stored: dict[Key, dict[str, Any]], prefix: str
+    ) -> dict[str, Any] | None:
         matches = [stored[key] for key in keys if key in stored]
         if matches and matches[-1] is not matches[0]:
             self._reject(row, prefix + keys[-1][0], "belongs to another one than external_ref")
@@ -310,17 +322,18 @@ class _Import:
         if name not in row.bad_fields:  # What is refused already would now be reported missing.
             column, text = self._file.cell(row.texts, name)
             self.report.reject(row.line, column, text, reason)
-        row.bad_fields.add(name)
+        row.bad_fields = (*row.bad_fields, name)
 
 
-def _keys(values: dict[str, Any], names: Iterable[str]) -> list[Key]:
+def _keys(values: dict[str, Any], names: Iterable[str]) -> Sequence[Key]:
     """Return the keys of a row, normalised there, too; what is no valid key is refused later."""
-    keys = []
+    keys: Sequence[Key] = ()
     for name in names:
-        with suppress(ValidationError):
-            if name in values and (key := _KEYS[name].validate_python(values[name])) is not None:
-                values[name] = key
-                keys.append((name, key))
+        if name in values:
+            with suppress(ValidationError):
+                if (key := _KEYS[name].validate_python(values[name])) is not None:
+                    values[name] = key
+                    keys = (*keys, (name, key))
     return keys
 
 
