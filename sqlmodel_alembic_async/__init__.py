@@ -41,6 +41,7 @@ from .services.pets import (
     transfer_pet,
     update_pet,
 )
+from .services.statistics import PetStatistics, pet_statistics
 from .services.users import (
     UserFilters,
     archive_user,
@@ -82,6 +83,7 @@ __all__ = [
     "PetFilters",
     "PetManagementError",
     "PetNotFoundError",
+    "PetStatistics",
     "PetUpdate",
     "StaleVersionError",
     "StorageError",
@@ -114,6 +116,7 @@ __all__ = [
     "list_users",
     "load_ipython_extension",
     "migrations",
+    "pet_statistics",
     "restore_pet",
     "restore_user",
     "stream_pets",
