@@ -24,6 +24,7 @@ from .errors import (
     UserNotFoundError,
 )
 from .ipython import load_ipython_extension
+from .microchips import MicrochipDescription, describe_microchip
 from .models import Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate
 from .services.pages import OrderBy, Page
 from .services.pets import (
@@ -73,6 +74,7 @@ __all__ = [
     "DatabaseUnavailableError",
     "InvalidCursorError",
     "InvalidValueError",
+    "MicrochipDescription",
     "NotFoundError",
     "OrderBy",
     "OutcomeUnknownError",
@@ -106,6 +108,7 @@ __all__ = [
     "database",
     "delete_pet",
     "delete_user",
+    "describe_microchip",
     "engine",
     "find_pet_by_microchip",
     "find_user_by_email",

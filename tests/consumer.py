@@ -8,6 +8,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from sqlmodel_alembic_async import (
     Database,
+    MicrochipDescription,
     Page,
     Pet,
     PetCreate,
@@ -20,6 +21,7 @@ from sqlmodel_alembic_async import (
     create_pet,
     create_pets,
     create_user,
+    describe_microchip,
     find_pet_by_microchip,
     get_pet,
     get_user,
@@ -60,7 +62,8 @@ async def main(url: str) -> list[str]:
             found: Pet | None = await find_pet_by_microchip(session, "985 141 000 123 456")
             shown.append(found.name if found else "-")
             figures: PetStatistics = await pet_statistics(session, changed_since=datetime(2020, 1, 1, tzinfo=UTC))
-            shown += [str(figures.by_species[None] + figures.by_sex["male"])]
+            described: MicrochipDescription = describe_microchip("985 141 000 123 456")
+            shown += [str(figures.by_species[None] + figures.by_sex["male"]), described.issuer or "-"]
             users = (await list_users(session, after=None)).items
             assert users[0].id is not None
             owner = await get_user(session, users[0].id, with_pets=True)
