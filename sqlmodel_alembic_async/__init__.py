@@ -25,6 +25,7 @@ from .errors import (
     UserNotFoundError,
 )
 from .ipython import load_ipython_extension
+from .microchips import MicrochipDescription, describe_microchip
 from .models import Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate
 from .services.exports import export_pets
 from .services.import_report import ImportReport, Rejection
@@ -45,6 +46,7 @@ from .services.pets import (
     transfer_pet,
     update_pet,
 )
+from .services.statistics import PetStatistics, pet_statistics
 from .services.users import (
     UserFilters,
     archive_user,
@@ -78,6 +80,7 @@ __all__ = [
     "ImportReport",
     "InvalidCursorError",
     "InvalidValueError",
+    "MicrochipDescription",
     "NotFoundError",
     "OrderBy",
     "OutcomeUnknownError",
@@ -88,6 +91,7 @@ __all__ = [
     "PetFilters",
     "PetManagementError",
     "PetNotFoundError",
+    "PetStatistics",
     "PetUpdate",
     "Rejection",
     "StaleVersionError",
@@ -111,6 +115,7 @@ __all__ = [
     "database",
     "delete_pet",
     "delete_user",
+    "describe_microchip",
     "engine",
     "export_pets",
     "find_pet_by_microchip",
@@ -123,6 +128,7 @@ __all__ = [
     "list_users",
     "load_ipython_extension",
     "migrations",
+    "pet_statistics",
     "restore_pet",
     "restore_user",
     "stream_pets",

@@ -154,14 +154,10 @@ class _Table(SQLModel):
         return {"version_id_col": cls.version}  # type: ignore[attr-defined]  # mapped by the tables below
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
-        # Loaded values only: showing a row must not touch the database.
-        loaded = {"id": next(iter(sa.inspect(self).identity or ()), None), **self.__dict__}
-        shown = {
-            name: loaded.get(name)
-            for name, field in type(self).model_fields.items()
-            if name not in _Bookkeeping.model_fields and loaded.get(name) not in (None, field.default)
-        }
-        return list(shown.items())
+        fields = type(self).model_fields
+        return [
+            (name, value) for name, value in shown_values(self).items() if value not in (None, fields[name].default)
+        ]
 
     def __str__(self) -> str:
         return repr(self)
@@ -220,6 +216,12 @@ class Pet(_Table, _PetRow, table=True):
     )
 
     owner: User | None = Relationship(back_populates="pets", sa_relationship_kwargs={"lazy": "raise"})
+
+
+def shown_values(row: SQLModel) -> dict[str, Any]:
+    """Return what a row shows of itself, None for what is not loaded: to show a row must not touch the database."""
+    loaded = {"id": next(iter(sa.inspect(row, raiseerr=True).identity or ()), None), **row.__dict__}
+    return {name: loaded.get(name) for name in type(row).model_fields if name not in _Bookkeeping.model_fields}
 
 
 def new_values(shape: UserCreate | PetCreate) -> dict[str, Any]:

@@ -1,17 +1,19 @@
 """A program of somebody who uses the package: `mypy --strict` reads it, and tests/test_consumer.py runs it."""
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from sqlmodel_alembic_async import (
     Database,
+    MicrochipDescription,
     Page,
     Pet,
     PetCreate,
     PetNotFoundError,
+    PetStatistics,
     PetUpdate,
     User,
     UserCreate,
@@ -19,12 +21,14 @@ from sqlmodel_alembic_async import (
     create_pet,
     create_pets,
     create_user,
+    describe_microchip,
     find_pet_by_microchip,
     get_pet,
     get_user,
     list_pets,
     list_users,
     migrations,
+    pet_statistics,
     stream_pets,
     transfer_pet,
     update_pet,
@@ -57,6 +61,9 @@ async def main(url: str) -> list[str]:
                 shown.append(each.name)
             found: Pet | None = await find_pet_by_microchip(session, "985 141 000 123 456")
             shown.append(found.name if found else "-")
+            figures: PetStatistics = await pet_statistics(session, changed_since=datetime(2020, 1, 1, tzinfo=UTC))
+            described: MicrochipDescription = describe_microchip("985 141 000 123 456")
+            shown += [str(figures.by_species[None] + figures.by_sex["male"]), described.issuer or "-"]
             users = (await list_users(session, after=None)).items
             assert users[0].id is not None
             owner = await get_user(session, users[0].id, with_pets=True)

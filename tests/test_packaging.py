@@ -27,6 +27,7 @@ ROOMS = {
     "fields": {"errors"},
     "columns": set(),
     "validation": {"fields"},
+    "microchips": {"fields"},
     "models": {"fields", "columns", "validation"},
     "faults": {"errors"},
     "settings": set(),

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-from ..fields import Flag, SearchText
+from ..fields import Flag, Moment, SearchText
 from .statements import ESCAPE, Terms
 
 Filters = TypeVar("Filters")
@@ -19,11 +19,15 @@ _SURROGATES = range(0xD800, 0xE000)
 
 @with_config(FILTER_CONFIG)
 class RowFilters(TypedDict, total=False):
-    """`archived`: False (the default) leaves archived rows out, True gives only them, None gives both."""
+    """`archived`: False (the default) leaves archived rows out, True gives only them, None gives both.
+
+    `changed_since`: rows added or changed at that moment or later, as `updated_at` says; a deleted row leaves no trace.
+    """
 
     name_prefix: SearchText
     name_contains: SearchText
     archived: Flag | None
+    changed_since: Moment
 
 
 def validated(adapter: TypeAdapter[Filters], filters: Mapping[str, Any], known: Mapping[str, Any]) -> Filters:
@@ -44,6 +48,8 @@ def row_terms(filters: RowFilters) -> Terms:
         terms["name_key", "like"] = f"%{_escaped(part)}%"
     if (archived := filters.get("archived", False)) is not None:
         terms |= null_term("archived_at", not archived)
+    if "changed_since" in filters:
+        terms["updated_at", "ge"] = filters["changed_since"]
     return terms
 
 

@@ -20,6 +20,7 @@ from ..fields import is_id
 from ..models import Pet, User
 from . import rows, statements
 from .statements import Terms
+from .tables import Table, table_of
 
 Row = TypeVar("Row", User, Pet)
 OrderBy = Literal["name", "-name", "created_at", "-created_at", "updated_at", "-updated_at", "id", "-id"]
@@ -31,10 +32,20 @@ _CHECKSUM_BYTES = 6
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):
-    """One page of a list; `next` is the cursor for `after=`, None on the last page."""
+    """One page of a list, a table in IPython; `next` is the cursor for `after=`, None on the last page."""
 
     items: list[Row]
     next: str | None
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(self._table().text())
+
+    def _repr_html_(self) -> str:
+        return self._table().html()
+
+    def _table(self) -> Table:
+        number = "1 row" if len(self.items) == 1 else f"{len(self.items) or 'no'} rows"
+        return table_of(self.items, number if self.next is None else f"{number}, more follow: after=page.next")
 
 
 async def fetch_page(

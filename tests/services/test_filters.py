@@ -1,0 +1,153 @@
+"""What changed since a moment."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from pydantic import ValidationError
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sqlmodel_alembic_async import (
+    AsyncSession,
+    Database,
+    Pet,
+    PetCreate,
+    PetUpdate,
+    UserCreate,
+    UserUpdate,
+    archive_pet,
+    count_pets,
+    count_users,
+    create_pet,
+    create_pets,
+    create_user,
+    delete_user,
+    list_pets,
+    list_users,
+    pet_statistics,
+    restore_pet,
+    stream_pets,
+    stream_users,
+    transfer_pet,
+    update_pet,
+    update_user,
+)
+
+
+async def test_lists_counts_and_streams_give_what_changed_since(session: AsyncSession) -> None:
+    await create_pet(session, PetCreate(name="Rex"))
+    await create_user(session, UserCreate(name="Ada"))
+    mia = await create_pet(session, PetCreate(name="Mia"))
+    bob = await create_user(session, UserCreate(name="Bob"))
+
+    for since in (mia.updated_at, mia.updated_at.astimezone(timezone(timedelta(hours=14)))):
+        assert [pet.name for pet in (await list_pets(session, changed_since=since)).items] == ["Mia"]
+        assert [pet.name async for pet in stream_pets(session, changed_since=since)] == ["Mia"]
+        assert await count_pets(session, changed_since=since) == 1
+        assert (await pet_statistics(session, changed_since=since)).total == 1
+    assert await count_pets(session, changed_since=mia.updated_at + timedelta(microseconds=1)) == 0
+    assert await count_pets(session, changed_since=mia.updated_at, name_prefix="r") == 0
+    assert [user.name for user in (await list_users(session, changed_since=bob.updated_at)).items] == ["Bob"]
+    assert [user.name async for user in stream_users(session, changed_since=bob.updated_at)] == ["Bob"]
+    assert await count_users(session, changed_since=bob.updated_at) == 1
+
+
+@pytest.mark.parametrize(
+    ("since", "number"), [(datetime.min, 1), (datetime(1970, 1, 1), 1), (datetime(9999, 1, 1), 0), (datetime.max, 0)]
+)
+async def test_every_moment_is_understood(session: AsyncSession, since: datetime, number: int) -> None:
+    await create_pet(session, PetCreate(name="Rex"))
+
+    assert await count_pets(session, changed_since=since.replace(tzinfo=UTC)) == number
+
+
+@pytest.mark.parametrize("since", [datetime(2026, 1, 1), "2026-01-01T00:00:00Z", 0, None])
+async def test_a_moment_without_a_time_zone_is_refused(session: AsyncSession, since: datetime) -> None:
+    for work in (
+        list_pets(session, changed_since=since),
+        count_pets(session, changed_since=since),
+        count_users(session, changed_since=since),
+        anext(stream_pets(session, changed_since=since)),
+    ):
+        with pytest.raises(ValidationError):
+            await work
+
+
+async def rename(session: AsyncSession, pet: Pet) -> None:
+    pet.name = "Max"
+    await session.flush()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        rename,
+        lambda session, pet: update_pet(session, pet.id, PetUpdate(color="red")),
+        lambda session, pet: transfer_pet(session, pet.id, pet.owner_id),
+        lambda session, pet: archive_pet(session, pet.id),
+        lambda session, pet: restore_pet(session, pet.id),
+        lambda session, pet: delete_user(session, pet.owner_id, pets="release"),
+    ],
+)
+async def test_every_kind_of_change_is_seen(
+    session: AsyncSession, change: Callable[[AsyncSession, Pet], Awaitable[object]]
+) -> None:
+    ada = await create_user(session, UserCreate(name="Ada"))
+    pet = await create_pet(session, PetCreate(name="Rex", owner_id=ada.id))
+    last = pet.updated_at + timedelta(microseconds=1)
+    assert await count_pets(session, changed_since=last) == 0
+
+    await change(session, pet)
+
+    assert await count_pets(session, changed_since=last, archived=None) == 1
+
+
+async def test_a_change_to_a_user_is_seen(session: AsyncSession) -> None:
+    ada = await create_user(session, UserCreate(name="Ada"))
+    last = ada.updated_at + timedelta(microseconds=1)
+
+    await update_user(session, ada.id, UserUpdate(city="London"))
+
+    assert await count_users(session, changed_since=last) == 1
+
+
+async def test_what_changed_since_is_served_by_the_index(db: Database, engine_name: str) -> None:
+    async with db.transaction() as session:
+        await create_pets(session, (PetCreate(name="Rex") for _ in range(5000)))
+        since = (await create_pet(session, PetCreate(name="Rex"))).updated_at
+        await create_pets(session, (PetCreate(name="Rex") for _ in range(20)))
+    asked: list[tuple[str, object]] = []
+
+    def note(connection: object, cursor: object, statement: str, parameters: object, *rest: object) -> None:
+        asked.append((statement, parameters))
+
+    async with db.reading() as session:
+        cursor = (await list_pets(session, order_by="updated_at", limit=10, changed_since=since, archived=None)).next
+        event.listen(db.engine.sync_engine, "before_cursor_execute", note)
+        assert len((await list_pets(session, order_by="updated_at", changed_since=since)).items) == 21
+        assert await count_pets(session, changed_since=since) == 21
+        assert await count_pets(session, changed_since=since, archived=None) == 21
+        rest = await list_pets(session, order_by="updated_at", after=cursor, changed_since=since, archived=None)
+        assert len(rest.items) == 11
+        event.remove(db.engine.sync_engine, "before_cursor_execute", note)
+    selects = [(statement, parameters) for statement, parameters in asked if statement.startswith("SELECT")]
+    async with db.engine.connect() as connection:
+        plans = [await plan_of(connection, engine_name, *select) for select in selects]
+
+    assert len(plans) == 4
+    assert [plan for plan in plans if "ix_pet_updated_at_id" not in plan] == []
+    assert [plan for plan in plans if "TEMP B-TREE" in plan or "filesort" in plan or "Sort" in plan] == []
+
+
+async def plan_of(connection: AsyncConnection, engine_name: str, statement: str, parameters: object) -> str:
+    """Return which index is read, and what is done with what it gives."""
+    if engine_name == "mariadb":
+        await connection.exec_driver_sql("ANALYZE TABLE pet")
+        [row] = (await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)).mappings()
+        assert row["type"] == "range"
+        return f"{row['key']} {row['Extra']}"
+    if engine_name == "sqlite":
+        return str((await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)).all())
+    await connection.exec_driver_sql("ANALYZE pet")
+    return str((await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)).all())
