@@ -2,6 +2,9 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Literal
+
+Outcome = Literal["created", "updated", "unchanged"]
 
 _SHOWN = 20
 
@@ -46,6 +49,10 @@ class ImportReport:
     def reject(self, line: int, column: str | None, value: str | None, reason: str) -> None:
         """Note why a row is rejected; there may be several reasons."""
         self.rejections.append(Rejection(line, column, value, reason))
+
+    def count(self, outcome: Outcome) -> None:
+        """Count a row that was taken."""
+        setattr(self, outcome, getattr(self, outcome) + 1)
 
     def __str__(self) -> str:
         counts = ", ".join(

@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 from ..errors import PetDeceasedError, PetNotFoundError, UserNotFoundError
 from ..fields import Breed, Date, Flag, Id, Microchip, Sex, Species, Status, is_id
 from ..models import Pet, PetCreate, PetUpdate
-from . import pages, rows
+from . import batches, pages, rows
 from .filters import FILTER_CONFIG, RowFilters, null_term, row_terms, validated
 from .pages import OrderBy, Page
 from .statements import Terms
@@ -47,7 +47,7 @@ async def create_pet(session: AsyncSession, data: PetCreate) -> Pet:
 
 async def create_pets(session: AsyncSession, pets: Iterable[PetCreate]) -> int:
     """Add pets batch by batch, and return how many."""
-    return await rows.insert_many(session, Pet, PetCreate, pets)
+    return await batches.insert_many(session, Pet, PetCreate, pets)
 
 
 async def get_pet(session: AsyncSession, pet_id: int) -> Pet:

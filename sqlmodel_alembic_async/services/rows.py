@@ -1,18 +1,16 @@
 """The few statements that users and pets share."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import InvalidRequestError, PendingRollbackError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSessionTransaction
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin, make_transient_to_detached
 from sqlalchemy.orm.util import identity_key
 from sqlalchemy.sql.base import ExecutableOption
-from sqlmodel import col, select
+from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
@@ -26,10 +24,8 @@ from . import statements
 Row = TypeVar("Row", User, Pet)
 Scalar = TypeVar("Scalar")
 
-_BATCH = 1000
-
 # A row that the session holds already is read anew.
-_AS_STORED = {"populate_existing": True}
+AS_STORED = {"populate_existing": True}
 
 
 @asynccontextmanager
@@ -74,7 +70,7 @@ async def fetch_all(
     """Return what the database holds now, also for rows the session knows already."""
     async with statement(session):
         # An empty session has nothing that would have to be read anew.
-        options = _AS_STORED if session.sync_session.identity_map else {}
+        options = AS_STORED if session.sync_session.identity_map else {}
         return list(await session.exec(query, params=values, execution_options=options))
 
 
@@ -122,43 +118,6 @@ def _persistent(session: Session, model: type[Row], values: dict[str, Any]) -> R
     return row
 
 
-async def insert_many(
-    session: AsyncSession, model: type[Row], shape: type[UserCreate] | type[PetCreate], rows: Iterable[Any]
-) -> int:
-    """Insert rows batch by batch, and return how many; the whole input is never held in memory."""
-    inserted = 0
-    remaining = iter(rows)
-    while values := [new_values(expect(shape, row)) for row in islice(remaining, _BATCH)]:
-        await insert_all(session, model, values)
-        inserted += len(values)
-    return inserted
-
-
-async def insert_all(session: AsyncSession, model: type[Row], values: list[dict[str, Any]]) -> None:
-    """Insert the rows of one batch."""
-    # A column that is null in all of them costs as much as one with a value.
-    names = [name for name in values[0] if any(row[name] is not None for row in values)] if values else []
-    if names:
-        async with statement(session):
-            parameters = [{name: row[name] for name in names} for row in values]
-            await session.exec(sa.insert(sa.inspect(model).local_table), params=parameters)
-
-
-async def insert_returning_ids(session: AsyncSession, model: type[Row], values: list[dict[str, Any]]) -> list[int]:
-    """Insert the rows of one batch, and return their ids."""
-    if not values:
-        return []
-    table = sa.inspect(model).local_table
-    async with statement(session):
-        await session.connection()  # MariaDB can return what it inserts, MySQL can not: it is told when connecting.
-        if dialect_of(session, model).insert_executemany_returning_sort_by_parameter_order:
-            returning = sa.insert(table).returning(table.c.id, sort_by_parameter_order=True)
-            return list((await session.exec(returning, params=values)).scalars())
-        insertion = statements.insertion(model)
-        results: list[Any] = [await session.exec(insertion, params=statements.named(row)) for row in values]
-        return [result.inserted_primary_key.id for result in results]
-
-
 async def update(
     session: AsyncSession, model: type[Row], row_id: int, values: dict[str, Any], *conditions: sa.ColumnElement[bool]
 ) -> Row | None:
@@ -168,7 +127,7 @@ async def update(
     change = _change(model, values, col(model.id) == row_id, *conditions)
     async with statement(session):
         if dialect_of(session, model).update_returning:
-            options = {"synchronize_session": False, **_AS_STORED}
+            options = {"synchronize_session": False, **AS_STORED}
             return (await session.exec(change.returning(model), execution_options=options)).scalars().first()
         if not (await session.exec(change, execution_options={"synchronize_session": False})).rowcount:
             return None
@@ -186,59 +145,6 @@ async def update_all(
 def _change(model: type[Row], values: dict[str, Any], *conditions: sa.ColumnElement[bool]) -> sa.Update:
     bookkeeping = {"version": model.version + 1, "updated_at": datetime.now(UTC)}
     return sa.update(model).where(*conditions).values(**values, **bookkeeping)
-
-
-async def update_each(session: AsyncSession, model: type[Row], changes: dict[int, dict[str, Any]]) -> None:
-    """Change rows, each in its own way; rows that the session holds stay as they are until refresh()."""
-    by_form: dict[frozenset[str], list[dict[str, Any]]] = {}
-    now = datetime.now(UTC)
-    for row_id, values in changes.items():
-        parameters = {**statements.named(values), "new_updated_at": now, "row_id": row_id}
-        by_form.setdefault(frozenset(values), []).append(parameters)
-    for names, many in by_form.items():
-        async with statement(session):
-            await session.exec(statements.patch(model, names, False), params=many)
-
-
-def held_ids(session: AsyncSession, model: type[Row]) -> set[int]:
-    """Return the ids of the rows that the session holds."""
-    held: Iterable[Any] = session.sync_session.identity_map.values()
-    return {sa.inspect(row).identity[0] for row in held if isinstance(row, model)}
-
-
-async def refresh(session: AsyncSession, model: type[Row], ids: Iterable[int]) -> None:
-    """Read anew these rows, which the session holds."""
-    await _in_batches(session, select(model), col(model.id), ids, _AS_STORED)
-
-
-async def fetch_where_in(
-    session: AsyncSession, model: type[Row], name: str, values: Iterable[Any]
-) -> list[dict[str, Any]]:
-    """Return the columns of all rows with one of these values."""
-    table = sa.inspect(model).local_table
-    found = await _in_batches(session, sa.select(table), table.c[name], values, {})
-    return [dict(row._mapping) for row in found]
-
-
-async def _in_batches(
-    session: AsyncSession, query: Any, column: Any, values: Iterable[Any], options: dict[str, bool]
-) -> list[Any]:
-    found: list[Any] = []
-    remaining = iter(sorted(set(values)))
-    while batch := list(islice(remaining, _BATCH)):
-        async with statement(session):
-            found += await session.exec(query.where(column.in_(batch)), execution_options=options)
-    return found
-
-
-@asynccontextmanager
-async def savepoint(session: AsyncSession) -> AsyncIterator[AsyncSessionTransaction]:
-    """Take back on an error, or where it is rolled back, what was done inside."""
-    async with statement(session):
-        await session.connection()
-    with translated():
-        async with session.begin_nested() as nested:
-            yield nested
 
 
 async def delete(session: AsyncSession, model: type[Row], row_id: int, *conditions: sa.ColumnElement[bool]) -> bool:
@@ -301,7 +207,7 @@ async def _returned(
     session: AsyncSession, model: type[Row], change: sa.Insert | sa.Update, parameters: dict[str, Any]
 ) -> list[Row]:
     returning = statements.returning(model, change)
-    return list((await session.exec(returning, params=parameters, execution_options=_AS_STORED)).scalars())
+    return list((await session.exec(returning, params=parameters, execution_options=AS_STORED)).scalars())
 
 
 async def archive(session: AsyncSession, model: type[Row], row_id: int) -> Row | None:

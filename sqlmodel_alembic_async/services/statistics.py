@@ -62,7 +62,7 @@ async def pet_statistics(session: AsyncSession, **filters: Unpack[PetFilters]) -
 
     Species come most frequent first, years in their order; every status and every sex is there, if need be with 0.
     """
-    terms = pets._terms(filters)
+    terms = pets.pet_terms(filters)
     found: list[Any] = await rows.fetch_all(session, _query(frozenset(terms)), statements.values(terms))
     species = {row.key: row.pets for row in found if row.part == "species"}
     years: Counter[int | None] = Counter()

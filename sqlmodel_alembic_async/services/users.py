@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 from ..errors import ConflictError, UserHasPetsError, UserNotFoundError
 from ..fields import Email, is_id
 from ..models import Pet, User, UserCreate, UserUpdate
-from . import pages, rows
+from . import batches, pages, rows
 from .filters import FILTER_CONFIG, RowFilters, row_terms, validated
 from .pages import OrderBy, Page
 from .pets import release_pets
@@ -39,7 +39,7 @@ async def create_user(session: AsyncSession, data: UserCreate) -> User:
 
 async def create_users(session: AsyncSession, users: Iterable[UserCreate]) -> int:
     """Add users batch by batch, and return how many."""
-    return await rows.insert_many(session, User, UserCreate, users)
+    return await batches.insert_many(session, User, UserCreate, users)
 
 
 async def get_user(session: AsyncSession, user_id: int, *, with_pets: bool = False) -> User:
