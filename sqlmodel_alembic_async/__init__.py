@@ -25,6 +25,8 @@ from .errors import (
 )
 from .ipython import load_ipython_extension
 from .models import Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate
+from .services.erasure import anonymise_user
+from .services.merges import MergeReport, merge_pets, merge_users
 from .services.pages import OrderBy, Page
 from .services.pets import (
     PetFilters,
@@ -72,6 +74,7 @@ __all__ = [
     "DatabaseUnavailableError",
     "InvalidCursorError",
     "InvalidValueError",
+    "MergeReport",
     "NotFoundError",
     "OrderBy",
     "OutcomeUnknownError",
@@ -93,6 +96,7 @@ __all__ = [
     "UserNotFoundError",
     "UserUpdate",
     "__version__",
+    "anonymise_user",
     "archive_pet",
     "archive_user",
     "count_pets",
@@ -113,6 +117,8 @@ __all__ = [
     "list_pets",
     "list_users",
     "load_ipython_extension",
+    "merge_pets",
+    "merge_users",
     "migrations",
     "restore_pet",
     "restore_user",

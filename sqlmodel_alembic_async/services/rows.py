@@ -25,7 +25,7 @@ from . import statements
 Row = TypeVar("Row", User, Pet)
 Scalar = TypeVar("Scalar")
 
-_BATCH = 1000
+BATCH = 1000
 
 # A row that the session holds already is read anew.
 _AS_STORED = {"populate_existing": True}
@@ -127,7 +127,7 @@ async def insert_many(
     """Insert rows batch by batch, and return how many; the whole input is never held in memory."""
     inserted = 0
     remaining = iter(rows)
-    while values := [new_values(expect(shape, row)) for row in islice(remaining, _BATCH)]:
+    while values := [new_values(expect(shape, row)) for row in islice(remaining, BATCH)]:
         async with statement(session):
             await session.exec(sa.insert(sa.inspect(model).local_table), params=values)
         inserted += len(values)
@@ -152,10 +152,10 @@ async def update(
 
 async def update_all(
     session: AsyncSession, model: type[Row], values: dict[str, Any], *conditions: sa.ColumnElement[bool]
-) -> None:
-    """Change every row that satisfies the conditions, in the session too."""
+) -> int:
+    """Change every row that satisfies the conditions, in the session too, and return how many."""
     async with statement(session):
-        await session.exec(_change(model, values, *conditions))
+        return (await session.exec(_change(model, values, *conditions))).rowcount
 
 
 def _change(model: type[Row], values: dict[str, Any], *conditions: sa.ColumnElement[bool]) -> sa.Update:
