@@ -744,7 +744,9 @@ def test_no_merge_of_users_loses_a_pet_or_a_value_of_the_winner(run: Callable[[W
             rows = [await create_user(session, UserCreate(**values)) for values in (*pair, {"name": "Bob"})]
             kept, dropped, bob = [row.id for row in rows]
             ids = [None if owner is None else rows[owner].id for owner in owners]
-            pets = [await create_pet(session, PetCreate(name="Rex", owner_id=owner)) for owner in ids]
+            days = {None: None} | {row.id: BORN for row in rows}
+            shapes = [PetCreate(name="Rex", owner_id=owner, acquired_on=days[owner]) for owner in ids]
+            pets = [await create_pet(session, shape) for shape in shapes]
             users, before = await everything(session, User), await everything(session, Pet)
 
             dry = await merge_users(session, kept, dropped, dry_run=True)
