@@ -27,9 +27,11 @@ from .errors import (
 from .ipython import load_ipython_extension
 from .microchips import MicrochipDescription, describe_microchip
 from .models import Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate
+from .reports import ImportReport, Rejection
+from .services.erasure import anonymise_user
 from .services.exports import export_pets
-from .services.import_report import ImportReport, Rejection
 from .services.imports import import_pets
+from .services.merges import MergeReport, merge_pets, merge_users
 from .services.pages import OrderBy, Page
 from .services.pets import (
     PetFilters,
@@ -80,6 +82,7 @@ __all__ = [
     "ImportReport",
     "InvalidCursorError",
     "InvalidValueError",
+    "MergeReport",
     "MicrochipDescription",
     "NotFoundError",
     "OrderBy",
@@ -104,6 +107,7 @@ __all__ = [
     "UserNotFoundError",
     "UserUpdate",
     "__version__",
+    "anonymise_user",
     "archive_pet",
     "archive_user",
     "count_pets",
@@ -127,6 +131,8 @@ __all__ = [
     "list_pets",
     "list_users",
     "load_ipython_extension",
+    "merge_pets",
+    "merge_users",
     "migrations",
     "pet_statistics",
     "restore_pet",

@@ -21,10 +21,7 @@ PetManagementError
 Bad input to a shape is pydantic's own ValidationError. No message here holds a value from a row.
 """
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .services.import_report import ImportReport
+from .reports import ImportReport
 
 
 class PetManagementError(Exception):
@@ -127,7 +124,7 @@ class InvalidCursorError(PetManagementError, ValueError):
 class ImportRejectedError(PetManagementError, ValueError):
     """A file, or some of its rows, can not be imported, and nothing of it was; `report` says why."""
 
-    def __init__(self, report: "ImportReport") -> None:
+    def __init__(self, report: ImportReport) -> None:
         super().__init__(report)
         self.report = report
 

@@ -8,6 +8,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from sqlmodel_alembic_async import (
     Database,
+    MergeReport,
     MicrochipDescription,
     Page,
     Pet,
@@ -17,6 +18,7 @@ from sqlmodel_alembic_async import (
     PetUpdate,
     User,
     UserCreate,
+    anonymise_user,
     count_users,
     create_pet,
     create_pets,
@@ -27,6 +29,8 @@ from sqlmodel_alembic_async import (
     get_user,
     list_pets,
     list_users,
+    merge_pets,
+    merge_users,
     migrations,
     pet_statistics,
     stream_pets,
@@ -76,4 +80,14 @@ async def main(url: str) -> list[str]:
         async with db.transaction() as session:
             assert pet.id is not None
             shown.append((await update_pet(session, pet.id, PetUpdate(breed=None, status="missing"))).status)
+            twin: User = await create_user(session, UserCreate(name="Ada", city="London"))
+            copy: Pet = await create_pet(session, PetCreate(name="Rex", breed="Pug"))
+            assert owner.id is not None
+            assert twin.id is not None
+            assert copy.id is not None
+            merged: MergeReport[User] = await merge_users(session, owner.id, twin.id)
+            trial: MergeReport[Pet] = await merge_pets(session, pet.id, copy.id, dry_run=True)
+            shown += [*merged.filled, *merged.conflicts, merged.kept.name, *trial.filled, trial.kept.name]
+            erased: User = await anonymise_user(session, owner.id)
+            shown.append(erased.name)
     return shown

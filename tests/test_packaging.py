@@ -23,7 +23,8 @@ PACKAGE = PROJECT / "sqlmodel_alembic_async"
 
 # Who may enter whom: each room, and the rooms it imports from.
 ROOMS = {
-    "errors": set(),
+    "reports": set(),
+    "errors": {"reports"},
     "fields": {"errors"},
     "columns": set(),
     "validation": {"fields"},
@@ -32,7 +33,7 @@ ROOMS = {
     "faults": {"errors"},
     "settings": set(),
     "engines": {"engines"},
-    "services": {"errors", "fields", "columns", "models", "faults", "services"},
+    "services": {"reports", "errors", "fields", "columns", "models", "faults", "services"},
     "sessions": {"errors", "faults"},
     "databases": {"settings", "engines", "faults", "errors", "models", "sessions"},
     "migrations": {"databases", "engines", "faults", "errors"},

@@ -45,6 +45,7 @@ from sqlmodel_alembic_async import (
     UserHasPetsError,
     UserNotFoundError,
     UserUpdate,
+    anonymise_user,
     archive_pet,
     archive_user,
     count_pets,
@@ -61,6 +62,8 @@ from sqlmodel_alembic_async import (
     get_user,
     list_pets,
     list_users,
+    merge_pets,
+    merge_users,
     restore_pet,
     restore_user,
     stream_pets,
@@ -647,6 +650,56 @@ class Services(RuleBasedStateMachine):
         refusals = [] if known else [(PetNotFoundError, {"key": pet})]
         self.ask(delete_pet(self.session, pet), *refusals, ends=False)
         self.rows[Pet].pop(pet, None)
+
+    @precondition(lambda self: not self.broken)
+    @rule(keep=any_user, drop=any_user, dry_run=st.booleans())
+    def merge_two_users(self, keep: int, drop: int, dry_run: bool) -> None:
+        work = merge_users(self.session, keep, drop, dry_run=dry_run)
+        if self.merge(User, keep, drop, dry_run, work, UserNotFoundError):
+            for pet, row in self.rows[Pet].items():
+                if row["owner_id"] == drop:
+                    self.change(Pet, pet, owner_id=keep)
+
+    @precondition(lambda self: not self.broken)
+    @rule(keep=any_pet, drop=any_pet, dry_run=st.booleans())
+    def merge_two_pets(self, keep: int, drop: int, dry_run: bool) -> None:
+        work = merge_pets(self.session, keep, drop, dry_run=dry_run)
+        self.merge(Pet, keep, drop, dry_run, work, PetNotFoundError)
+
+    def merge(
+        self, table: Any, keep: int, drop: int, dry_run: bool, work: Awaitable[Any], not_found: type[Exception]
+    ) -> bool:
+        impossible = [row_id for row_id in (keep, drop) if not 0 < row_id < 2**31]
+        missing = impossible + [row_id for row_id in (keep, drop) if row_id not in self.rows[table]]
+        if keep == drop:
+            with pytest.raises(ValueError, match="with itself"):
+                self.run(work)
+        elif missing:
+            self.ask(work, (not_found, {"key": missing[0]}), ends=False)
+        else:
+            report = self.run(work)
+            if report.filled and not dry_run:
+                self.change(table, keep, **report.filled)
+            self.compare(table, report.kept, keep)
+            if not dry_run:
+                del self.rows[table][drop]
+                return True
+        return False
+
+    @precondition(lambda self: not self.broken)
+    @rule(user=any_user)
+    def erase(self, user: int) -> None:
+        work = anonymise_user(self.session, user)
+        if user not in self.rows[User]:
+            self.ask(work, (UserNotFoundError, {"key": user}), ends=False)
+            return
+        erased = dict.fromkeys(UserCreate.model_fields) | {"name": "Anonymised"}
+        if not erased.items() <= self.rows[User][user].items():
+            self.change(User, user, **erased)
+        self.compare(User, self.run(work), user)
+        for pet, row in self.rows[Pet].items():
+            if row["owner_id"] == user and row["external_ref"] is not None:
+                self.change(Pet, pet, external_ref=None)
 
     # Somebody else, while this session has no transaction.
 

@@ -12,7 +12,7 @@ from typing import TextIO, cast
 
 from ..errors import ImportRejectedError
 from ..models import PetCreate, UserCreate
-from .import_report import ImportReport
+from ..reports import ImportReport
 
 OWNER = "owner_"
 PET_FIELDS = tuple(name for name in PetCreate.model_fields if name != "owner_id")

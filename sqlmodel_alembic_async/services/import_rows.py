@@ -11,10 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..fields import Email, ExternalRef, Microchip
 from ..models import PetUpdate, UserUpdate
+from ..reports import ImportReport
 from .cells import CellReader
 from .csv_files import OWNER, CSVFile
 from .filters import FILTER_CONFIG
-from .import_report import ImportReport
 from .ledger import OWNER_KEYS, Key, Ledger
 
 _KEYS: dict[str, TypeAdapter[Any]] = {

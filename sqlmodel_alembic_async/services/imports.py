@@ -8,11 +8,11 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ..errors import ImportRejectedError
 from ..models import Pet, PetCreate, PetUpdate, User, check_agreement, stamped, valid_values, with_name_key
+from ..reports import ImportReport, Outcome
 from . import batches
 from .cells import CellReader, PlaceholderNames
 from .csv_files import CSVFile, Source, opened
 from .import_owners import find_owners
-from .import_report import ImportReport, Outcome
 from .import_rows import ImportedFile, ImportedOwner, ImportedRow, given
 from .ledger import Ledger
 

@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator, Iterable
 from datetime import date
+from typing import Any
 
+import sqlalchemy as sa
 from pydantic import TypeAdapter, with_config
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -114,9 +116,16 @@ async def transfer_pet(session: AsyncSession, pet_id: int, owner_id: int | None,
     return pet
 
 
-async def release_pets(session: AsyncSession, owner_id: int) -> None:
-    """Leave all pets of an owner without one; delete_user() needs it."""
-    await rows.update_all(session, Pet, {"owner_id": None, "acquired_on": None}, col(Pet.owner_id) == owner_id)
+async def change_pets_of(
+    session: AsyncSession, owner_id: int, values: dict[str, Any], *conditions: sa.ColumnElement[bool]
+) -> int:
+    """Change the pets of an owner, and return how many; what is done to users needs it."""
+    held = [pet for pet in session.sync_session.identity_map.values() if isinstance(pet, Pet)]
+    ids: list[Any] = [pet.id for pet in held if pet.__dict__.get("owner_id") == owner_id]
+    changed = await rows.update_all(session, Pet, values, col(Pet.owner_id) == owner_id, *conditions)
+    # Read anew: one that has another owner meanwhile was not changed, but in the session it looks as if it were.
+    await batches.refresh(session, Pet, ids)
+    return changed
 
 
 async def archive_pet(session: AsyncSession, pet_id: int) -> Pet:

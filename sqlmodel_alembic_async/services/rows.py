@@ -136,10 +136,10 @@ async def update(
 
 async def update_all(
     session: AsyncSession, model: type[Row], values: dict[str, Any], *conditions: sa.ColumnElement[bool]
-) -> None:
-    """Change every row that satisfies the conditions, in the session too."""
+) -> int:
+    """Change every row that satisfies the conditions, in the session too, and return how many."""
     async with statement(session):
-        await session.exec(_change(model, values, *conditions))
+        return (await session.exec(_change(model, values, *conditions))).rowcount
 
 
 def _change(model: type[Row], values: dict[str, Any], *conditions: sa.ColumnElement[bool]) -> sa.Update:

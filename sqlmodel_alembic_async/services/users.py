@@ -16,7 +16,7 @@ from ..models import Pet, User, UserCreate, UserUpdate
 from . import batches, pages, rows
 from .filters import FILTER_CONFIG, RowFilters, row_terms, validated
 from .pages import OrderBy, Page
-from .pets import release_pets
+from .pets import change_pets_of
 from .statements import Terms
 
 
@@ -106,7 +106,7 @@ async def delete_user(session: AsyncSession, user_id: int, *, pets: Literal["ref
     if pets not in ("refuse", "release"):
         raise ValueError('pets must be "refuse" or "release"')
     if pets == "release" and is_id(user_id):
-        await release_pets(session, user_id)
+        await change_pets_of(session, user_id, {"owner_id": None, "acquired_on": None})
     try:
         if await rows.delete(session, User, user_id, _HAS_NO_PETS):
             return
