@@ -17,6 +17,7 @@ from .errors import (
     PetDeceasedError,
     PetManagementError,
     PetNotFoundError,
+    SimilarExistsError,
     StaleVersionError,
     StorageError,
     TransactionConflictError,
@@ -25,6 +26,7 @@ from .errors import (
 )
 from .ipython import load_ipython_extension
 from .models import Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate
+from .services.duplicates import DuplicateGroup, find_duplicate_pets, find_duplicate_users
 from .services.pages import OrderBy, Page
 from .services.pets import (
     PetFilters,
@@ -41,6 +43,7 @@ from .services.pets import (
     transfer_pet,
     update_pet,
 )
+from .services.similarity import DuplicateReason
 from .services.users import (
     UserFilters,
     archive_user,
@@ -70,6 +73,8 @@ __all__ = [
     "Database",
     "DatabaseError",
     "DatabaseUnavailableError",
+    "DuplicateGroup",
+    "DuplicateReason",
     "InvalidCursorError",
     "InvalidValueError",
     "NotFoundError",
@@ -83,6 +88,7 @@ __all__ = [
     "PetManagementError",
     "PetNotFoundError",
     "PetUpdate",
+    "SimilarExistsError",
     "StaleVersionError",
     "StorageError",
     "TransactionConflictError",
@@ -105,6 +111,8 @@ __all__ = [
     "delete_pet",
     "delete_user",
     "engine",
+    "find_duplicate_pets",
+    "find_duplicate_users",
     "find_pet_by_microchip",
     "find_user_by_email",
     "get_pet",

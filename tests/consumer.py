@@ -8,17 +8,21 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from sqlmodel_alembic_async import (
     Database,
+    DuplicateGroup,
+    DuplicateReason,
     Page,
     Pet,
     PetCreate,
     PetNotFoundError,
     PetUpdate,
+    SimilarExistsError,
     User,
     UserCreate,
     count_users,
     create_pet,
     create_pets,
     create_user,
+    find_duplicate_pets,
     find_pet_by_microchip,
     get_pet,
     get_user,
@@ -66,6 +70,17 @@ async def main(url: str) -> list[str]:
             except PetNotFoundError as error:
                 key: int | None = error.key
                 shown.append(str(key))
+        async with db.transaction() as session:
+            twin = PetCreate(name="Leo", notes="985 141 000 123 456")
+            try:
+                await create_pet(session, twin, on_similar="error")
+            except SimilarExistsError as error:
+                shown.append(str(len(error.candidates)))
+            await create_pet(session, twin)
+            group: DuplicateGroup[Pet]
+            async for group in find_duplicate_pets(session):
+                reasons: tuple[DuplicateReason, ...] = group.reasons
+                shown += [*reasons, str(group.score)]
         async with db.transaction() as session:
             assert pet.id is not None
             shown.append((await update_pet(session, pet.id, PetUpdate(breed=None, status="missing"))).status)

@@ -8,4 +8,8 @@ from .consumer import main
 async def test_a_consumers_program_runs_on_every_engine(empty_url: URL) -> None:
     shown = await main(empty_url.render_as_string(hide_password=False))
 
-    assert shown == ["Rex", "4200", "Rex", "Max", "Leo", "Leo", "Ada", "Rex", "1", "1", "1000000000", "missing"]
+    assert shown == [
+        *("Rex", "4200", "Rex", "Max", "Leo", "Leo", "Ada", "Rex", "1", "1", "1000000000"),
+        *("1", "microchip", "name_and_microchip", "9"),
+        "missing",
+    ]

@@ -60,7 +60,7 @@ def test_every_other_block_runs_in_the_session_it_describes(
 
     asyncio.run(main())
 
-    assert ran == len(BLOCKS) - 1 == 7
+    assert ran == len(BLOCKS) - 1 == 8
     comments = re.findall(r"^print\(.*\) +# (.*)$", README.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert capsys.readouterr().out == "".join(f"{line}\n" for line in (*comments, "2"))
 

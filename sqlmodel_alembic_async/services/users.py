@@ -14,6 +14,7 @@ from ..errors import ConflictError, UserHasPetsError, UserNotFoundError
 from ..fields import Email, is_id
 from ..models import Pet, User, UserCreate, UserUpdate
 from . import pages, rows
+from .duplicates import OnSimilar, refuse_similar
 from .filters import FILTER_CONFIG, RowFilters, row_terms, validated
 from .pages import OrderBy, Page
 from .pets import release_pets
@@ -32,8 +33,13 @@ _FILTERS = TypeAdapter(UserFilters)
 _EMAIL: TypeAdapter[str | None] = TypeAdapter(Email, config=FILTER_CONFIG)
 
 
-async def create_user(session: AsyncSession, data: UserCreate) -> User:
-    """Add a user; raise AlreadyExistsError if its e-mail or external_ref is taken."""
+async def create_user(session: AsyncSession, data: UserCreate, *, on_similar: OnSimilar = "allow") -> User:
+    """Add a user; raise AlreadyExistsError if its e-mail or external_ref is taken.
+
+    With on_similar="error", look first, and raise SimilarExistsError for what find_duplicate_users() would show.
+    """
+    if on_similar != "allow":
+        await refuse_similar(session, User, rows.expect(UserCreate, data), on_similar)
     return await rows.insert(session, User, rows.expect(UserCreate, data))
 
 
