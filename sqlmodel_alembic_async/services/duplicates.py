@@ -1,5 +1,6 @@
 """Rows that may be one: found among those that are there, and before another one joins them. Nothing is merged here."""
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
@@ -94,7 +95,8 @@ async def _groups(session: AsyncSession, model: type[Row]) -> list[Group]:
         for row in page:
             index.add(member_of(row), keys_of(model, row))
         if len(page) < _BATCH:
-            return index.groups()
+            # Where half of 100,000 rows are duplicates this takes a second, in which others want to go on.
+            return await asyncio.to_thread(index.groups)
         last = page[-1].id
 
 

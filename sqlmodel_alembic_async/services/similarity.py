@@ -1,7 +1,6 @@
 """When two rows may be one: the keys that they share, and the reason that each key gives. No database is asked here."""
 
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -50,6 +49,7 @@ _LEGACY_LENGTH = 9
 _MICROCHIP: TypeAdapter[str | None] = TypeAdapter(Microchip, config=FILTER_CONFIG)
 _WRITTEN_CHIP = re.compile(r"(?<![0-9])[0-9](?:[\s.*-]{0,3}[0-9]){14}(?![0-9])")
 _PHONE_LENGTH = 7  # Without a country's and an area's code, which one types and another leaves out.
+_NO_DIGIT = re.compile(r"\D")
 _EXTENSION = re.compile(r"(?<=\d)[\s,.(]*(?:x|ext|#|;).*", re.DOTALL)
 _SEPARATORS_OF_LOCAL_PART = re.compile(r"[._-]")
 _ZIP_PLUS_FOUR = re.compile(r"([0-9]{5})[0-9]{4}")
@@ -75,15 +75,15 @@ class Index:
     """Rows by their keys: no pair of rows is compared, and a row costs a few hundred bytes."""
 
     def __init__(self) -> None:
-        self._first: dict[Key, Member] = {}
+        self._first: dict[str, dict[str, Member]] = defaultdict(dict)
         self._shared: dict[Key, list[Member]] = {}
 
     def add(self, member: Member, keys: Iterable[Key]) -> None:
         """Note the keys of a row, each of them given once."""
-        for key in keys:
-            first = self._first.setdefault(key, member)
+        for reason, text in keys:
+            first = self._first[reason].setdefault(text, member)
             if first is not member:
-                self._shared.setdefault(key, [first]).append(member)
+                self._shared.setdefault((reason, text), [first]).append(member)
 
     def groups(self) -> list[Group]:
         """Return the rows that share a key, strongest first."""
@@ -190,13 +190,12 @@ def _chips_in(text: str) -> Iterator[str]:
 
 
 def _phone_end(phone: str) -> str | None:
-    number = _EXTENSION.sub("", fold(phone))
-    end = "".join(str(unicodedata.decimal(digit)) for digit in number if digit.isdecimal()).lstrip("0")[-_PHONE_LENGTH:]
+    digits = _NO_DIGIT.sub("", _EXTENSION.sub("", fold(phone)))
+    end = str(int(digits[-_PHONE_LENGTH:] or 0))  # Digits of any script.
     return end if len(set(end)) > 1 else None  # 00000 and 5555555 are nobody's.
 
 
-def _postal_key(postal_code: str) -> str | None:
+def _postal_key(postal_code: str) -> str:
     code = "".join(filter(str.isalnum, fold(postal_code)))
     code = _ZIP_PLUS_FOUR.sub(r"\1", code) if len(code) == 9 else code
-    code = code.lstrip("0") if code.isdecimal() else code  # A spreadsheet drops them.
-    return code or None
+    return code.lstrip("0") if code.isdecimal() else code  # A spreadsheet drops them.

@@ -237,6 +237,16 @@ async def test_the_most_similar_row_is_the_first_candidate_and_the_transaction_g
         assert await count_users(session) == 3
 
 
+async def test_candidates_that_are_as_similar_come_by_id(session: AsyncSession) -> None:
+    emails = [f"ada+{tag}@example.com" for tag in "bca"]
+    ids = await add_users(session, *({"name": f"User {email}", "email": email} for email in emails))
+
+    with pytest.raises(SimilarExistsError) as caught:
+        await create_user(session, UserCreate(name="Ada", email="ada@example.com"), on_similar="error")
+
+    assert [user.id for user in caught.value.candidates] == ids
+
+
 async def test_candidates_can_be_read_when_the_transaction_is_over(db: Database) -> None:
     async with db.transaction() as session:
         await add_users(session, {"email": "ada@example.com", "city": "Rome"})
