@@ -1,5 +1,6 @@
 """Owners and their pets in async SQLModel sessions, migrated by Alembic."""
 
+from importlib import import_module as _import_module
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from .errors import (
     PetDeceasedError,
     PetManagementError,
     PetNotFoundError,
+    SimilarExistsError,
     StaleVersionError,
     StorageError,
     TransactionConflictError,
@@ -25,13 +27,8 @@ from .errors import (
     UserNotFoundError,
 )
 from .ipython import load_ipython_extension
-from .microchips import MicrochipDescription, describe_microchip
 from .models import Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate
 from .reports import ImportReport, Rejection
-from .services.erasure import anonymise_user
-from .services.exports import export_pets
-from .services.imports import import_pets
-from .services.merges import MergeReport, merge_pets, merge_users
 from .services.pages import OrderBy, Page
 from .services.pets import (
     PetFilters,
@@ -48,7 +45,6 @@ from .services.pets import (
     transfer_pet,
     update_pet,
 )
-from .services.statistics import PetStatistics, pet_statistics
 from .services.users import (
     UserFilters,
     archive_user,
@@ -67,6 +63,15 @@ from .services.users import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from .microchips import MicrochipDescription, describe_microchip
+    from .services.duplicates import DuplicateGroup, find_duplicate_pets, find_duplicate_users
+    from .services.erasure import anonymise_user
+    from .services.exports import export_pets
+    from .services.imports import import_pets
+    from .services.merges import MergeReport, merge_pets, merge_users
+    from .services.similarity import DuplicateReason
+    from .services.statistics import PetStatistics, pet_statistics
+
     engine: AsyncEngine
 
 __version__ = _version("sqlmodel_alembic_async")
@@ -78,6 +83,8 @@ __all__ = [
     "Database",
     "DatabaseError",
     "DatabaseUnavailableError",
+    "DuplicateGroup",
+    "DuplicateReason",
     "ImportRejectedError",
     "ImportReport",
     "InvalidCursorError",
@@ -97,6 +104,7 @@ __all__ = [
     "PetStatistics",
     "PetUpdate",
     "Rejection",
+    "SimilarExistsError",
     "StaleVersionError",
     "StorageError",
     "TransactionConflictError",
@@ -122,6 +130,8 @@ __all__ = [
     "describe_microchip",
     "engine",
     "export_pets",
+    "find_duplicate_pets",
+    "find_duplicate_users",
     "find_pet_by_microchip",
     "find_user_by_email",
     "get_pet",
@@ -145,8 +155,33 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> "AsyncEngine":
+# What a program may never need is imported when it is first asked for.
+_LATER = {
+    "MicrochipDescription": ".microchips",
+    "describe_microchip": ".microchips",
+    "DuplicateGroup": ".services.duplicates",
+    "find_duplicate_pets": ".services.duplicates",
+    "find_duplicate_users": ".services.duplicates",
+    "anonymise_user": ".services.erasure",
+    "export_pets": ".services.exports",
+    "import_pets": ".services.imports",
+    "MergeReport": ".services.merges",
+    "merge_pets": ".services.merges",
+    "merge_users": ".services.merges",
+    "DuplicateReason": ".services.similarity",
+    "PetStatistics": ".services.statistics",
+    "pet_statistics": ".services.statistics",
+}
+
+
+def __getattr__(name: str) -> object:
     # Built when it is first asked for: importing must not need a database's driver.
     if name == "engine":
         return database.engine
+    if name in _LATER:
+        return getattr(_import_module(_LATER[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,6 +6,7 @@ PetManagementError
 │   └── PetNotFoundError
 ├── ConflictError
 │   ├── AlreadyExistsError           .field
+│   ├── SimilarExistsError           .candidates
 │   ├── UserHasPetsError             .user_id
 │   ├── StaleVersionError            .expected
 │   └── PetDeceasedError             .pet_id
@@ -20,6 +21,9 @@ PetManagementError
 
 Bad input to a shape is pydantic's own ValidationError. No message here holds a value from a row.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 from .reports import ImportReport
 
@@ -66,6 +70,21 @@ class AlreadyExistsError(ConflictError):
 
     def __str__(self) -> str:
         return f"another row already has this {self.field}"
+
+
+class SimilarExistsError(ConflictError):
+    """Rows that are there look like the new one; `candidates` holds them, the most similar first."""
+
+    _SHOWN = 10
+
+    def __init__(self, ids: Sequence[int], candidates: Sequence[Any] = ()) -> None:
+        super().__init__(ids)
+        self.ids = list(ids)
+        self.candidates = list(candidates)
+
+    def __str__(self) -> str:
+        ids = ", ".join(map(str, self.ids[: self._SHOWN])) + (", …" if len(self.ids) > self._SHOWN else "")
+        return f'similar rows exist (id {ids}): look at them, or create another one with on_similar="allow"'
 
 
 class UserHasPetsError(ConflictError):

@@ -8,6 +8,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from sqlmodel_alembic_async import (
     Database,
+    DuplicateGroup,
+    DuplicateReason,
     MergeReport,
     MicrochipDescription,
     Page,
@@ -16,6 +18,7 @@ from sqlmodel_alembic_async import (
     PetNotFoundError,
     PetStatistics,
     PetUpdate,
+    SimilarExistsError,
     User,
     UserCreate,
     anonymise_user,
@@ -24,6 +27,7 @@ from sqlmodel_alembic_async import (
     create_pets,
     create_user,
     describe_microchip,
+    find_duplicate_pets,
     find_pet_by_microchip,
     get_pet,
     get_user,
@@ -78,14 +82,25 @@ async def main(url: str) -> list[str]:
                 key: int | None = error.key
                 shown.append(str(key))
         async with db.transaction() as session:
+            twin = PetCreate(name="Leo", notes="985 141 000 123 456")
+            try:
+                await create_pet(session, twin, on_similar="error")
+            except SimilarExistsError as error:
+                shown.append(str(len(error.candidates)))
+            await create_pet(session, twin)
+            group: DuplicateGroup[Pet]
+            async for group in find_duplicate_pets(session):
+                reasons: tuple[DuplicateReason, ...] = group.reasons
+                shown += [*reasons, str(group.score)]
+        async with db.transaction() as session:
             assert pet.id is not None
             shown.append((await update_pet(session, pet.id, PetUpdate(breed=None, status="missing"))).status)
-            twin: User = await create_user(session, UserCreate(name="Ada", city="London"))
+            second: User = await create_user(session, UserCreate(name="Ada", city="London"))
             copy: Pet = await create_pet(session, PetCreate(name="Rex", breed="Pug"))
             assert owner.id is not None
-            assert twin.id is not None
+            assert second.id is not None
             assert copy.id is not None
-            merged: MergeReport[User] = await merge_users(session, owner.id, twin.id)
+            merged: MergeReport[User] = await merge_users(session, owner.id, second.id)
             trial: MergeReport[Pet] = await merge_pets(session, pet.id, copy.id, dry_run=True)
             shown += [*merged.filled, *merged.conflicts, merged.kept.name, *trial.filled, trial.kept.name]
             erased: User = await anonymise_user(session, owner.id)

@@ -137,11 +137,22 @@ def test_every_public_name_is_listed_and_every_listed_name_is_there() -> None:
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level]
     imported = {alias.asname or alias.name for node in imports for alias in node.names}
-    # The engine is built when it is first asked for.
-    expected = {name for name in imported if not name.startswith("_")} | {"__version__", "engine"}
+    # The engine is built, and some are imported, when they are first asked for.
+    expected = {name for name in imported if not name.startswith("_")} | {"__version__", "engine", *package._LATER}
 
     assert set(package.__all__) == expected
     assert all(hasattr(package, name) for name in package.__all__)
+    assert set(package.__all__) <= set(dir(package))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = package.nothing
+
+
+def test_what_is_imported_later_is_what_a_type_checker_sees() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    seen = next(node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in seen.body if isinstance(node, ast.ImportFrom) and node.level]
+
+    assert {alias.name: f".{node.module}" for node in imports for alias in node.names} == package._LATER
 
 
 def test_the_list_of_public_names_is_sorted_and_holds_each_once() -> None:

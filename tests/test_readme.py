@@ -60,7 +60,7 @@ def test_every_other_block_runs_in_the_session_it_describes(
 
     asyncio.run(main())
 
-    assert ran == len(BLOCKS) - 1 >= 11
+    assert ran == len(BLOCKS) - 1 >= 12
     readme = README.read_text(encoding="utf-8")
     comments = re.findall(r"^print\(.*\) +# (.*)$", readme, flags=re.MULTILINE)
     report = re.findall(r"^```text\n(\d+ created,.*?)^```$", readme, flags=re.MULTILINE | re.DOTALL)

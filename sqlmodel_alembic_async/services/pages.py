@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Generic, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
 
 import sqlalchemy as sa
 from sqlmodel import col, select
@@ -20,7 +20,9 @@ from ..fields import is_id
 from ..models import Pet, User
 from . import rows, statements
 from .statements import Terms
-from .tables import Table, table_of
+
+if TYPE_CHECKING:
+    from .tables import Table
 
 Row = TypeVar("Row", User, Pet)
 OrderBy = Literal["name", "-name", "created_at", "-created_at", "updated_at", "-updated_at", "id", "-id"]
@@ -43,7 +45,9 @@ class Page(Generic[Row]):
     def _repr_html_(self) -> str:
         return self._table().html()
 
-    def _table(self) -> Table:
+    def _table(self) -> "Table":
+        from .tables import table_of  # only who looks at a page waits for it
+
         number = "1 row" if len(self.items) == 1 else f"{len(self.items) or 'no'} rows"
         return table_of(self.items, number if self.next is None else f"{number}, more follow: after=page.next")
 

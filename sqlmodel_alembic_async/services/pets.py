@@ -16,6 +16,7 @@ from ..models import Pet, PetCreate, PetUpdate
 from . import batches, pages, rows
 from .filters import FILTER_CONFIG, RowFilters, null_term, row_terms, validated
 from .pages import OrderBy, Page
+from .rows import OnSimilar
 from .statements import Terms
 
 
@@ -39,8 +40,16 @@ _MICROCHIP: TypeAdapter[str | None] = TypeAdapter(Microchip, config=FILTER_CONFI
 _DATE = TypeAdapter(Date, config=FILTER_CONFIG)
 
 
-async def create_pet(session: AsyncSession, data: PetCreate) -> Pet:
-    """Add a pet; raise UserNotFoundError if its owner does not exist, AlreadyExistsError if its chip is taken."""
+async def create_pet(session: AsyncSession, data: PetCreate, *, on_similar: OnSimilar = "allow") -> Pet:
+    """Add a pet; raise UserNotFoundError if its owner does not exist, AlreadyExistsError if its chip is taken.
+
+    With on_similar="error", look first, and raise SimilarExistsError for what find_duplicate_pets() would show; a
+    number in the notes of another pet is seen if the names are the same.
+    """
+    if on_similar != "allow":
+        from .duplicates import refuse_similar  # nobody else waits for it
+
+        await refuse_similar(session, Pet, rows.expect(PetCreate, data), on_similar)
     try:
         return await rows.insert(session, Pet, rows.expect(PetCreate, data))
     except UserNotFoundError as error:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import InvalidRequestError, PendingRollbackError, SQLAlchemyError
@@ -23,6 +23,8 @@ from . import statements
 
 Row = TypeVar("Row", User, Pet)
 Scalar = TypeVar("Scalar")
+
+OnSimilar = Literal["allow", "error"]  # What create_user() and create_pet() do about rows that look like the new one.
 
 # A row that the session holds already is read anew.
 AS_STORED = {"populate_existing": True}

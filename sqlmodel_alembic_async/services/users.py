@@ -17,6 +17,7 @@ from . import batches, pages, rows
 from .filters import FILTER_CONFIG, RowFilters, row_terms, validated
 from .pages import OrderBy, Page
 from .pets import change_pets_of
+from .rows import OnSimilar
 from .statements import Terms
 
 
@@ -32,8 +33,15 @@ _FILTERS = TypeAdapter(UserFilters)
 _EMAIL: TypeAdapter[str | None] = TypeAdapter(Email, config=FILTER_CONFIG)
 
 
-async def create_user(session: AsyncSession, data: UserCreate) -> User:
-    """Add a user; raise AlreadyExistsError if its e-mail or external_ref is taken."""
+async def create_user(session: AsyncSession, data: UserCreate, *, on_similar: OnSimilar = "allow") -> User:
+    """Add a user; raise AlreadyExistsError if its e-mail or external_ref is taken.
+
+    With on_similar="error", look first, and raise SimilarExistsError for what find_duplicate_users() would show.
+    """
+    if on_similar != "allow":
+        from .duplicates import refuse_similar  # nobody else waits for it
+
+        await refuse_similar(session, User, rows.expect(UserCreate, data), on_similar)
     return await rows.insert(session, User, rows.expect(UserCreate, data))
 
 
