@@ -154,6 +154,12 @@ def test_two_pets_may_be_one_for_these_reasons(one: dict[str, Any], other: dict[
     assert told(Pet, [pet(2, **one), pet(1, **other)]) == expected
 
 
+def test_a_phone_that_came_in_unchecked_tells_nothing() -> None:
+    rows = [SimpleNamespace(**vars(user(row_id)) | {"phone": "none"}) for row_id in (1, 2)]
+
+    assert told(User, rows) == []
+
+
 def test_the_strongest_group_is_first_and_then_the_smallest_id() -> None:
     rows = [
         user(1, name="Weak", postal_code="98116"),
