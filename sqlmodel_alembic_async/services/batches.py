@@ -126,7 +126,11 @@ async def _in_batches(
 async def savepoint(session: AsyncSession) -> AsyncIterator[AsyncSessionTransaction]:
     """Take back on an error, or where it is rolled back, what was done inside."""
     async with statement(session):
-        await session.connection()
+        connection = await session.connection()
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        if connection.dialect.driver == "aiosqlite" and not hasattr(driver, "begin") and not driver.in_transaction:
+            # An engine that is not prepare()d would begin with the savepoint, and commit where that ends.
+            await connection.exec_driver_sql("BEGIN")
     cancelled = None
     with translated():
         try:

@@ -25,7 +25,7 @@ async def find_owners(session: AsyncSession, file: ImportedFile, rows: Iterable[
             if row.owner_keys:
                 match = file.one(row, row.owner_keys, stored, OWNER)
                 row.owner = _keyed_owner(file, row, match, owners)
-            elif row.stored is not None and row.stored["owner_id"] is not None:
+            elif row.stored is not None and row.stored["owner_id"] in present:
                 row.owner = _present_owner(file, row, present[row.stored["owner_id"]])
             else:
                 row.owner = _unkeyed_owner(file, row, owners)

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession as HostSession
 
 from sqlmodel_alembic_async import (
@@ -909,6 +910,35 @@ async def test_a_host_applications_session_is_told_that_its_task_was_cancelled(
 
     async with HostSession(engine) as session:
         assert await count_pets(session) == 0
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("ready", [True, False])
+async def test_an_import_is_the_callers_to_roll_back_on_any_engine_of_a_host(migrated_url: URL, ready: bool) -> None:
+    engine = create_async_engine(migrated_url)
+    if ready:
+        prepare(engine)
+
+    async with HostSession(engine) as session:
+        for _ in range(2):
+            assert counts(await import_pets(session, rows("name,owner_name", "Rex,Ada"))) == (1, 0, 0, 0)
+        await session.rollback()
+
+        assert (await count_pets(session), await count_users(session)) == (0, 0)
+    await engine.dispose()
+
+
+async def test_a_pet_whose_owner_is_missing_gets_the_one_of_its_row(tmp_path: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'own.db'}")  # Its foreign keys are off.
+    async with engine.begin() as connection:
+        await connection.run_sync(SQLModel.metadata.create_all, tables=[User.__table__, Pet.__table__])
+
+    async with HostSession(engine) as session:
+        await create_pet(session, PetCreate(name="Rex", external_ref="p1", owner_id=77))
+        report = await import_pets(session, rows("external_ref,owner_name", "p1,Ada"))
+
+        assert counts(report) == (0, 1, 0, 0)
+        assert [user.name for user in await users_of(session)] == ["Ada"]
     await engine.dispose()
 
 
