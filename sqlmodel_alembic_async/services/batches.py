@@ -140,7 +140,5 @@ async def savepoint(session: AsyncSession) -> AsyncIterator[AsyncSessionTransact
                 except CancelledError as error:
                     cancelled = error
                     raise
-        except PendingRollbackError:
-            if cancelled is None:
-                raise
-            raise cancelled from None  # The connection went with the task: nobody but the task was asked to end.
+        except PendingRollbackError as error:
+            raise cancelled or error from None  # The task that was cancelled is to learn that, not what it lost by it.

@@ -37,12 +37,10 @@ def _keyed_owner(
     file: ImportedFile, row: ImportedRow, stored: Mapping[str, Any] | None, owners: dict[Any, ImportedOwner]
 ) -> ImportedOwner:
     names: list[Any] = [*row.owner_keys, *([stored["id"]] if stored else [])]
-    known = {owners[name] for name in names if name in owners}
     if stored is None:
-        owner = known.pop() if known else ImportedOwner(valid_values(UserCreate, row.owner_cells), is_new=True)
+        owner = owners.get(names[0]) or ImportedOwner(valid_values(UserCreate, row.owner_cells), is_new=True)
     else:
         owner = owners.get(stored["id"]) or ImportedOwner({}, dict(stored))
-        known.discard(owner)
         values = given(UserUpdate.model_validate(row.owner_cells))
         # Only rows that leave out one of the stored keys can have this owner and not be known to say so.
         if any(stored[name] not in (None, values.get(name)) for name in OWNER_KEYS):
@@ -50,8 +48,6 @@ def _keyed_owner(
                 file.reject(row, OWNER + name, "differs from another line, which has the same owner")
         if not row.bad_fields:
             owner.values |= {name: value for name, value in values.items() if value != stored[name]}
-    if known:
-        file.reject(row, OWNER + row.owner_keys[-1][0], "is another owner's in another line")
     owners.update(dict.fromkeys(names, owner))
     return owner
 
