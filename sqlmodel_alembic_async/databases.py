@@ -170,7 +170,8 @@ class _Turns:
             yield
             return
         try:
-            await asyncio.wait_for(self._turn.acquire(), _LONGEST_TURN)
+            async with asyncio.timeout(_LONGEST_TURN):  # wait_for() would lose a cancellation that comes with the turn.
+                await self._turn.acquire()
         except TimeoutError:  # Nobody waits for ever: the one who has the turn may be waiting for him.
             yield
             return

@@ -33,7 +33,7 @@ class ImportReport:
     updated: int = 0
     unchanged: int = 0
     rejected: int = 0
-    rejections: list[Rejection] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list, repr=False)  # An error's repr must not quote the rows.
     dry_run: bool = False
 
     @property
@@ -62,5 +62,5 @@ class ImportReport:
         lines += [f"  {rejection}" for rejection in self.rejections[:_SHOWN]]
         if (more := len(self.rejections) - _SHOWN) > 0:
             lines.append(f"  and {more:,} more")
-            lines += [f"  {number:,} times: {reason}" for reason, number in self.reasons.most_common()]
+            lines += [f"  {number:,} times: {reason}" for reason, number in self.reasons.most_common(_SHOWN)]
         return "\n".join(lines)

@@ -1,5 +1,6 @@
 """The statements on many rows at once, a batch of them at a time."""
 
+from asyncio import CancelledError
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -7,11 +8,13 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncSessionTransaction
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ..faults import translated
+from ..fields import NOTES_LENGTH
 from ..models import Pet, PetCreate, User, UserCreate, new_values
 from . import statements
 from .rows import AS_STORED, dialect_of, expect, statement
@@ -52,7 +55,10 @@ async def insert_returning_ids(session: AsyncSession, model: type[Row], values: 
         await session.connection()  # MariaDB can return what it inserts, MySQL can not: it is told when connecting.
         if dialect_of(session, model).insert_executemany_returning_sort_by_parameter_order:
             returning = sa.insert(table).returning(table.c.id, sort_by_parameter_order=True)
-            return list((await session.exec(returning, params=values)).scalars())
+            # One statement must not be longer than MariaDB takes, which is four times the longest notes.
+            long = sum(len(row["notes"] or "") for row in values) > NOTES_LENGTH
+            options = {"insertmanyvalues_page_size": 1 if long else _BATCH}
+            return list((await session.exec(returning, params=values, execution_options=options)).scalars())
         insertion = statements.insertion(model)
         results: list[Any] = [await session.exec(insertion, params=statements.named(row)) for row in values]
         return [result.inserted_primary_key.id for result in results]
@@ -120,7 +126,19 @@ async def _in_batches(
 async def savepoint(session: AsyncSession) -> AsyncIterator[AsyncSessionTransaction]:
     """Take back on an error, or where it is rolled back, what was done inside."""
     async with statement(session):
-        await session.connection()
+        connection = await session.connection()
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        if connection.dialect.driver == "aiosqlite" and not hasattr(driver, "begin") and not driver.in_transaction:
+            # An engine that is not prepare()d would begin with the savepoint, and commit where that ends.
+            await connection.exec_driver_sql("BEGIN")
+    cancelled = None
     with translated():
-        async with session.begin_nested() as nested:
-            yield nested
+        try:
+            async with session.begin_nested() as nested:
+                try:
+                    yield nested
+                except CancelledError as error:
+                    cancelled = error
+                    raise
+        except PendingRollbackError as error:
+            raise cancelled or error from None  # The task that was cancelled is to learn that, not what it lost by it.

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import date, datetime
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ _PLACEHOLDERS = {
 _LONGEST_PLACEHOLDER = max(map(len, _PLACEHOLDERS))
 # Two days that tell day, month and year apart.
 _SAMPLES = (date(1999, 2, 3), date(2021, 11, 28))
+_AMBIGUOUS = "1999-02-03"
 
 
 def is_placeholder(text: str) -> bool:
@@ -48,6 +50,7 @@ class CellReader:
         placeholder_names: PlaceholderNames,
     ) -> None:
         self._date_format = checked_date_format(date_format)
+        self._takes_iso = not _reads_iso_otherwise(date_format)
         self._keeps_placeholders = placeholder_names == "keep"
         special: dict[str, Callable[[str, dict[str, Any]], Any]] = {
             "name": self._name,
@@ -109,14 +112,15 @@ class CellReader:
         return born
 
     def _date(self, text: str, values: dict[str, Any]) -> date:
-        if _ISO_DATE.fullmatch(text):
+        if self._takes_iso and _ISO_DATE.fullmatch(text):
             return date.fromisoformat(text)
         if self._date_format is None:
             raise ValueError("is no date like 2026-01-31: give the file's own date_format")
         try:
             return datetime.strptime(text, self._date_format).date()
         except ValueError:
-            raise ValueError(f"is no date like 2026-01-31, nor like {self._date_format}") from None
+            iso = "like 2026-01-31, nor " if self._takes_iso else ""
+            raise ValueError(f"is no date {iso}like {self._date_format}") from None
 
 
 def checked_date_format(date_format: str | None) -> str | None:
@@ -130,6 +134,13 @@ def checked_date_format(date_format: str | None) -> str | None:
             if read != day:
                 raise ValueError("date_format must be one of strptime's with day, month and year")
     return date_format
+
+
+def _reads_iso_otherwise(date_format: str | None) -> bool:
+    # What "%Y-%d-%m" reads looks like ISO, and is another day: nobody could tell which of them is meant.
+    with suppress(ValueError):
+        return datetime.strptime(_AMBIGUOUS, date_format or "") != datetime.fromisoformat(_AMBIGUOUS)
+    return False
 
 
 def _flag(text: str, values: dict[str, Any]) -> bool:

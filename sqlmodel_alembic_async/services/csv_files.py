@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from tempfile import TemporaryFile
 from typing import TextIO, cast
 
@@ -42,17 +42,25 @@ def restored(text: str) -> str:
 def opened(source: Source) -> Iterator[TextIO]:
     """Open a path, or give an open text file, as a file that can be read twice."""
     if isinstance(source, str | os.PathLike):
-        with open(source, encoding="utf-8-sig", newline="") as file:
-            yield file
+        with open(source, encoding="utf-8-sig", newline="") as file, opened(file) as text:
+            yield text
     elif not isinstance(source.read(0), str):
         raise TypeError("expected a file that is opened as text")
-    elif source.seekable():
+    elif _can_be_read_again(source):
         yield source
     else:
         with TemporaryFile("w+", encoding="utf-8", errors="surrogatepass", newline="") as file:
             shutil.copyfileobj(source, file)
             file.seek(0)
             yield cast(TextIO, file)
+
+
+def _can_be_read_again(file: TextIO) -> bool:
+    try:
+        file.seek(file.tell())
+    except OSError:  # A pipe, or a file of which a for loop has read the first lines.
+        return False
+    return True
 
 
 class CSVFile:
@@ -84,9 +92,10 @@ class CSVFile:
 
     def _lines(self) -> Iterator[tuple[int, list[str]]]:
         self._file.seek(self._start)
-        reader = csv.reader(self._file, delimiter=self._delimiter, strict=True)
         line = 1
         try:
+            first = self._file.readline().removeprefix("\ufeff")  # Before the reader takes it for a part of a cell.
+            reader = csv.reader(chain([first], self._file), delimiter=self._delimiter, strict=True)
             for cells in reader:
                 yield line, cells
                 line = reader.line_num + 1
@@ -98,9 +107,15 @@ class CSVFile:
     def _read_header(self, known: set[str]) -> tuple[str, list[str]]:
         candidates = []
         for self._delimiter in _DELIMITERS:
-            with _long_fields():
-                cells = [cell.removeprefix("\ufeff").strip() for cell in next(self._lines(), (1, []))[1]]
-            candidates.append((len(known.intersection(cells)), len(cells), self._delimiter, cells))
+            try:
+                with _long_fields():
+                    cells = [cell.strip() for cell in next(self._lines(), (1, []))[1]]
+            except ImportRejectedError as error:  # Quoted cells can not be read with another delimiter than theirs.
+                refusal = error
+            else:
+                candidates.append((len(known.intersection(cells)), len(cells), self._delimiter, cells))
+        if not candidates:
+            raise refusal
         *_, delimiter, header = max(candidates, key=lambda candidate: candidate[:2])
         return delimiter, header
 
@@ -119,7 +134,9 @@ def _fields(header: Sequence[str], columns: Mapping[str, str | None]) -> list[st
         fields.append(field)
     for name in columns.keys() - set(header):
         report.reject(1, name, None, "is missing in the header")
-    if not any(fields) and not report.rejections:
+    if not header:
+        report.reject(1, None, None, "is no header: the line is blank, or the file is empty, or read to its end")
+    elif not any(fields) and not report.rejections:
         report.reject(1, None, None, "no column is one of ours")
     if report.rejections:
         raise ImportRejectedError(report)

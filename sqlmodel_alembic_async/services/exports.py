@@ -82,6 +82,7 @@ def _writable(target: Source) -> Iterator[TextIO]:
         with path.open("w", encoding="utf-8", newline="") as file:
             yield file
         return
+    path = path.resolve()  # What a link points to is replaced, not the link.
     # Who exports again must not lose the last export where this one fails.
     with NamedTemporaryFile("w", encoding="utf-8", newline="", dir=path.parent, delete=False) as part:
         try:

@@ -9,7 +9,7 @@ from ..models import User, UserCreate, UserUpdate, valid_values
 from . import batches
 from .csv_files import OWNER
 from .import_rows import ImportedFile, ImportedOwner, ImportedRow, given
-from .ledger import half
+from .ledger import OWNER_KEYS, half
 
 
 async def find_owners(session: AsyncSession, file: ImportedFile, rows: Iterable[ImportedRow]) -> None:
@@ -19,12 +19,13 @@ async def find_owners(session: AsyncSession, file: ImportedFile, rows: Iterable[
     ids = {row.stored["owner_id"] for row in with_owner if row.stored is not None and not row.owner_keys} - {None}
     present = {owner["id"]: owner for owner in await batches.fetch_where_in(session, User, "id", ids)}
     owners: dict[Any, ImportedOwner] = {}  # By key, by id, and those without a key by their cells.
-    for row in with_owner:
+    # A pet that is stored tells who an owner without a key is, also for the other rows of that owner.
+    for row in sorted(with_owner, key=lambda row: row.stored is None or bool(row.owner_keys)):
         with file.rejecting(row, OWNER):
             if row.owner_keys:
                 match = file.one(row, row.owner_keys, stored, OWNER)
                 row.owner = _keyed_owner(file, row, match, owners)
-            elif row.stored is not None and row.stored["owner_id"] is not None:
+            elif row.stored is not None and row.stored["owner_id"] in present:
                 row.owner = _present_owner(file, row, present[row.stored["owner_id"]])
             else:
                 row.owner = _unkeyed_owner(file, row, owners)
@@ -36,19 +37,17 @@ def _keyed_owner(
     file: ImportedFile, row: ImportedRow, stored: Mapping[str, Any] | None, owners: dict[Any, ImportedOwner]
 ) -> ImportedOwner:
     names: list[Any] = [*row.owner_keys, *([stored["id"]] if stored else [])]
-    known = {owners[name] for name in names if name in owners}
     if stored is None:
-        owner = known.pop() if known else ImportedOwner(valid_values(UserCreate, row.owner_cells), is_new=True)
+        owner = owners.get(names[0]) or ImportedOwner(valid_values(UserCreate, row.owner_cells), is_new=True)
     else:
         owner = owners.get(stored["id"]) or ImportedOwner({}, dict(stored))
-        known.discard(owner)
-        for name, value in given(UserUpdate.model_validate(row.owner_cells)).items():
-            if value != owner.values.get(name, value):
+        values = given(UserUpdate.model_validate(row.owner_cells))
+        # Only rows that leave out one of the stored keys can have this owner and not be known to say so.
+        if any(stored[name] not in (None, values.get(name)) for name in OWNER_KEYS):
+            for name in file.ledger.contradicted(stored["id"], values):
                 file.reject(row, OWNER + name, "differs from another line, which has the same owner")
-            elif value != stored[name]:
-                owner.values[name] = value
-    if known:
-        file.reject(row, OWNER + row.owner_keys[-1][0], "is another owner's in another line")
+        if not row.bad_fields:
+            owner.values |= {name: value for name, value in values.items() if value != stored[name]}
     owners.update(dict.fromkeys(names, owner))
     return owner
 
@@ -57,6 +56,8 @@ def _present_owner(file: ImportedFile, row: ImportedRow, stored: dict[str, Any])
     named = given(UserUpdate.model_validate(row.owner_cells))
     if any(stored[name] != value for name, value in named.items()):
         file.reject(row, None, "names an owner who is not this pet's, and no key to find another one by")
+    else:
+        file.ledger.remember_owner(half(row.owner_cells), stored["id"])
     return ImportedOwner({}, stored)
 
 

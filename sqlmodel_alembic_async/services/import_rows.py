@@ -22,7 +22,7 @@ _KEYS: dict[str, TypeAdapter[Any]] = {
     "microchip": TypeAdapter(Microchip, config=FILTER_CONFIG),
     "email": TypeAdapter(Email, config=FILTER_CONFIG),
 }
-_PET_KEYS = ("external_ref", "microchip")
+PET_KEYS = ("external_ref", "microchip")
 
 
 @dataclass(slots=True, eq=False)
@@ -62,13 +62,13 @@ class ImportedFile:
 
     async def look_ahead(self, *, counted: bool) -> None:
         """Read the keys of the whole file: what two rows claim is refused to both."""
-        if not counted and not {*_PET_KEYS, *(OWNER + name for name in OWNER_KEYS)}.intersection(self._file.fields):
+        if not counted and not {*PET_KEYS, *(OWNER + name for name in OWNER_KEYS)}.intersection(self._file.fields):
             return
         for batch in self._file.batches():
             for line, texts in batch:
                 if len(texts) == len(self._file.header):
                     pet, owner, _ = self._cells.read(texts)
-                    self.ledger.claim(line, _keys(pet, _PET_KEYS), _keys(owner, OWNER_KEYS), owner)
+                    self.ledger.claim(line, _keys(pet, PET_KEYS), _keys(owner, OWNER_KEYS), owner)
             self.ledger.rows += len(batch)
             await asyncio.sleep(0)
         self.ledger.settle()
@@ -86,6 +86,10 @@ class ImportedFile:
         matches = [stored[key] for key in keys if key in stored]
         if matches and matches[-1] is not matches[0]:
             self.reject(row, prefix + keys[-1][0], "belongs to another one than external_ref")
+        for name, value in keys:
+            # Where both rows are in one batch, they are of the same pet or owner.
+            if (name, value) not in stored and self.ledger.is_given_up((prefix + name, value)):
+                self.reject(row, prefix + name, "is the key of a stored row, in which another line changes it")
         return matches[0] if matches else None
 
     @contextmanager
@@ -119,14 +123,14 @@ class ImportedFile:
         row = ImportedRow(line, texts, pet, owner_cells)
         for name, reason in bad:
             self.reject(row, name, reason)
-        row.pet_keys = _keys(row.pet, _PET_KEYS)
+        row.pet_keys = _keys(row.pet, PET_KEYS)
         for key in row.pet_keys:
             if (other := self.ledger.other_claim(line, key)) is not None:
                 self.reject(row, key[0], f"is claimed by line {other}, too")
         if row.owner_cells and _keys(row.owner_cells, OWNER_KEYS):
-            row.owner_cells = self.ledger.whole_owner(row.owner_cells)
+            row.owner_cells, contradiction = self.ledger.whole_owner(line, row.owner_cells)
             row.owner_keys = _keys(row.owner_cells, OWNER_KEYS)
-            if contradiction := self.ledger.contradiction(row.owner_keys):
+            if contradiction is not None:
                 name, *lines = contradiction
                 reason = f"differs between lines {lines[0]} and {lines[1]}, which have one owner"
                 self.reject(row, OWNER + name, reason)

@@ -1,6 +1,6 @@
 """Import: the rows of a CSV file become pets and owners, matched by their keys, or are rejected with a reason."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,10 +11,10 @@ from ..models import Pet, PetCreate, PetUpdate, User, check_agreement, stamped, 
 from ..reports import ImportReport, Outcome
 from . import batches
 from .cells import CellReader, PlaceholderNames
-from .csv_files import CSVFile, Source, opened
+from .csv_files import OWNER, CSVFile, Source, opened
 from .import_owners import find_owners
-from .import_rows import ImportedFile, ImportedOwner, ImportedRow, given
-from .ledger import Ledger
+from .import_rows import PET_KEYS, ImportedFile, ImportedOwner, ImportedRow, given
+from .ledger import OWNER_KEYS, Ledger
 
 _SOME_ID = 1  # Stands for an owner's id where only whether there is an owner matters.
 
@@ -100,6 +100,8 @@ class _Import:
         acquired_on = {"acquired_on": cells.pop("acquired_on")} if "acquired_on" in cells else {}
         with self._file.rejecting(row, ""):
             row.pet = given(PetUpdate.model_validate(cells)) | acquired_on
+            if row.pet.get("birth_date", stored["birth_date"]) != stored["birth_date"]:
+                row.pet.setdefault("birth_date_estimated", False)  # The estimate was of the other day.
             owner_id = _SOME_ID if row.owner_cells else stored["owner_id"]
             check_agreement({**stored, **row.pet, "owner_id": owner_id})
 
@@ -111,6 +113,8 @@ class _Import:
             if owner.cells is not None:
                 self._file.ledger.remember_owner(owner.cells, user_id)
         changed = [owner for owner in owners if owner.values and not owner.is_new]
+        for owner in changed:
+            self._give_up(OWNER, OWNER_KEYS, owner.stored, owner.values)
         await self._update(User, {owner.stored["id"]: owner.values for owner in changed if owner.stored is not None})
 
     async def _write_pets(self, good: list[ImportedRow]) -> None:
@@ -122,6 +126,7 @@ class _Import:
                 values = {name: value for name, value in {**row.pet, **owner_id}.items() if value != row.stored[name]}
                 if values:
                     changed[row.stored["id"]] = values
+                    self._give_up("", PET_KEYS, row.stored, values)
                 outcome = "updated" if values or outcome != "unchanged" else "unchanged"
             elif row.pet:
                 new.append(stamped({**row.pet, **owner_id}))
@@ -129,6 +134,11 @@ class _Import:
             self._file.report.count(outcome)
         await batches.insert_all(self._session, Pet, new)
         await self._update(Pet, changed)
+
+    def _give_up(self, prefix: str, keys: Iterable[str], stored: dict[str, Any] | None, values: dict[str, Any]) -> None:
+        for name in keys:
+            if name in values and stored is not None and stored[name] is not None:
+                self._file.ledger.give_up((prefix + name, stored[name]))
 
     async def _update(self, model: Any, changed: dict[int, dict[str, Any]]) -> None:
         changes = {row_id: with_name_key(values) for row_id, values in changed.items()}

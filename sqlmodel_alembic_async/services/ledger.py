@@ -3,18 +3,21 @@
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Self
 
 _TABLES = """
     CREATE TABLE claim (key TEXT, line INT);
     CREATE TABLE half (key TEXT, owner TEXT, line INT, PRIMARY KEY (key, owner)) WITHOUT ROWID;
     CREATE TABLE known (owner TEXT PRIMARY KEY, id INT) WITHOUT ROWID;
     CREATE TABLE seen (pet_id INTEGER PRIMARY KEY, line INT);
+    CREATE TABLE said (owner_id INTEGER PRIMARY KEY, owner TEXT);
+    CREATE TABLE given_up (key TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
 OWNER_KEYS = ("external_ref", "email")
 
 Key = tuple[str, str]  # A unique column, and a value of it.
+Contradiction = tuple[str, int, int]  # A field, and two lines that differ in it.
 
 
 def half(owner: Mapping[str, str]) -> str:
@@ -31,8 +34,9 @@ class Ledger:
         self._database.execute("BEGIN")
         self.rows = 0
         self._claims: dict[str, list[int]] = {}
-        self._merged: dict[str, dict[str, str]] = {}
-        self._contradictions: dict[str, tuple[str, int, int]] = {}
+        self._merged: dict[str, dict[str, tuple[str, int]]] = {}  # Each text with the first line that has it.
+        self._contradictions: dict[str, Contradiction] = {}
+        self._is_any_given_up = False
 
     def __enter__(self) -> Self:
         return self
@@ -54,41 +58,57 @@ class Ledger:
             f"SELECT key, line FROM claim WHERE key IN ({twice.format('claim')}) ORDER BY line"  # noqa: S608
         ):
             self._claims.setdefault(key, []).append(line)
-        lines: dict[tuple[str, str], int] = {}
         for key, owner, line in self._database.execute(
             f"SELECT key, owner, line FROM half WHERE key IN ({twice.format('half')}) ORDER BY line"  # noqa: S608
         ):
             merged = self._merged.setdefault(key, {})
             for name, text in json.loads(owner).items():
-                if merged.setdefault(name, text) != text:
-                    self._contradictions.setdefault(key, (name, lines[key, name], line))
-                lines.setdefault((key, name), line)
+                first, first_line = merged.setdefault(name, (text, line))
+                if first != text:
+                    self._contradictions.setdefault(key, (name, first_line, line))
 
     def other_claim(self, line: int, key: Key) -> int | None:
         """Return another line that claims this key of a pet, or None."""
         return next((other for other in self._claims.get(_text(key), ()) if other != line), None)
 
-    def contradiction(self, keys: Iterable[Key]) -> tuple[str, int, int] | None:
-        """Return the field in which the rows of one owner contradict each other, and two of their lines, or None."""
-        return next(filter(None, (self._contradictions.get(_text(key)) for key in keys)), None)
+    def whole_owner(self, line: int, owner: dict[str, str]) -> tuple[dict[str, str], Contradiction | None]:
+        """Return what all rows of one owner say together, and where they contradict each other."""
+        whole = {name: (text, line) for name, text in owner.items()}
+        contradiction = None
+        for name in OWNER_KEYS * 2:  # Each key may lead to the other one.
+            key = _text((name, whole[name][0])) if name in whole else ""
+            contradiction = contradiction or self._contradictions.get(key)
+            for field, (text, first_line) in self._merged.get(key, {}).items():
+                known, known_line = whole.setdefault(field, (text, first_line))
+                if known != text and contradiction is None:
+                    contradiction = (field, min(known_line, first_line), max(known_line, first_line))
+        return {name: text for name, (text, _) in whole.items()}, contradiction
 
-    def whole_owner(self, owner: dict[str, Any]) -> dict[str, Any]:
-        """Return what all rows of one owner say together; each may add a key that leads to further ones."""
-        while True:
-            whole = owner
-            for name in OWNER_KEYS:
-                if name in whole:
-                    whole = self._merged.get(_text((name, whole[name])), {}) | whole
-            if len(whole) == len(owner):
-                return whole
-            owner = whole
+    def contradicted(self, owner_id: int, owner: dict[str, str]) -> list[str]:
+        """Note what is said of a stored owner, and return the fields of which something else was said before."""
+        said = self._database.execute("SELECT owner FROM said WHERE owner_id = ?", (owner_id,)).fetchone()
+        before = json.loads(said[0]) if said else {}
+        if differing := [name for name, text in owner.items() if before.get(name, text) != text]:
+            return differing
+        self._database.execute("INSERT OR REPLACE INTO said VALUES (?, ?)", (owner_id, half(before | owner)))
+        return []
+
+    def give_up(self, key: Key) -> None:
+        """Note that a stored row has this key no more."""
+        self._is_any_given_up = True
+        self._database.execute("INSERT OR IGNORE INTO given_up VALUES (?)", (_text(key),))
+
+    def is_given_up(self, key: Key) -> bool:
+        """Tell whether a stored row had this key before the import."""
+        query = "SELECT 1 FROM given_up WHERE key = ?"
+        return self._is_any_given_up and self._database.execute(query, (_text(key),)).fetchone() is not None
 
     def remember_owner(self, owner: str, user_id: int) -> None:
-        """Note who an owner without a key became."""
-        self._database.execute("INSERT OR REPLACE INTO known VALUES (?, ?)", (owner, user_id))
+        """Note who an owner without a key is."""
+        self._database.execute("INSERT OR IGNORE INTO known VALUES (?, ?)", (owner, user_id))
 
     def known_owner(self, owner: str) -> int | None:
-        """Return who an owner without a key became, or None."""
+        """Return who an owner without a key is, or None."""
         found = self._database.execute("SELECT id FROM known WHERE owner = ?", (owner,)).fetchone()
         return found[0] if found else None
 

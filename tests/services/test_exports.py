@@ -123,6 +123,17 @@ async def test_a_file_is_replaced_when_everything_is_written_and_is_its_users_al
     assert os.listdir(tmp_path) == ["pets.csv"]
 
 
+async def test_what_a_link_points_to_is_replaced_and_the_link_stays(session: AsyncSession, tmp_path: Path) -> None:
+    (tmp_path / "2026").mkdir()
+    (tmp_path / "pets.csv").symlink_to(tmp_path / "2026" / "pets.csv")
+
+    for _ in range(2):
+        await export_pets(session, tmp_path / "pets.csv")
+
+    assert (tmp_path / "pets.csv").is_symlink()
+    assert (tmp_path / "2026" / "pets.csv").read_bytes().decode() == HEADER
+
+
 async def test_an_export_that_fails_leaves_the_last_one(
     db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

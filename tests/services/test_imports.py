@@ -15,6 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlmodel import SQLModel
+from sqlmodel.ext.asyncio.session import AsyncSession as HostSession
 
 from sqlmodel_alembic_async import (
     AsyncSession,
@@ -42,6 +45,7 @@ from sqlmodel_alembic_async import (
     list_users,
     update_pet,
 )
+from sqlmodel_alembic_async.engines import prepare
 from sqlmodel_alembic_async.services import csv_files
 
 CHIPS = ("276098102345678", "276098102345679", "276098102345680")
@@ -165,13 +169,43 @@ async def test_a_file_may_look_in_many_ways(
     assert pets[0].notes == f'first{line_end}second, "quoted"'
 
 
-async def test_a_pipe_is_read_though_it_can_be_read_only_once(session: AsyncSession) -> None:
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("bom", ["", "\ufeff"])
+async def test_a_header_may_be_quoted(session: AsyncSession, delimiter: str, bom: str) -> None:
+    text = bom + delimiter.join(['"name"', '"species"']) + "\n" + delimiter.join(['"Rex, the; dog"', '"dog"']) + "\n"
+
+    await import_pets(session, io.StringIO(text))
+
+    assert [(pet.name, pet.species) for pet in await pets_of(session)] == [("Rex, the; dog", "dog")]
+
+
+async def test_a_file_is_read_from_where_its_caller_left_it(session: AsyncSession, tmp_path: Path) -> None:
+    (tmp_path / "pets.csv").write_text("Pets of 2026\nname\nRex\n")
+
+    for read_a_line in (next, io.TextIOWrapper.readline):
+        with (tmp_path / "pets.csv").open(newline="") as file:
+            read_a_line(file)
+            report = await import_pets(session, file)
+        assert counts(report) == (1, 0, 0, 0)
+
+
+async def test_a_file_that_was_read_already_says_so(tmp_path: Path) -> None:
+    nobody: Any = None
+    file = rows("name", "Rex")
+    file.read()
+
+    with pytest.raises(ImportRejectedError, match="read to its end"):
+        await import_pets(nobody, file)
+
+
+@pytest.mark.parametrize("opened", [True, False])
+async def test_a_pipe_is_read_though_it_can_be_read_only_once(session: AsyncSession, opened: bool) -> None:
     reading, writing = os.pipe()
     os.write(writing, b"name,microchip\nRex,\nTom,276098102345678\n")
     os.close(writing)
 
     with os.fdopen(reading) as pipe:
-        report = await import_pets(session, pipe)
+        report = await import_pets(session, pipe if opened else f"/dev/fd/{pipe.fileno()}")
 
     assert counts(report) == (2, 0, 0, 0)
 
@@ -190,6 +224,7 @@ async def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         (b'name,notes\nRex,x\nTom,"never closed\nMax,y\n', 3),
         (b'name,notes\nRex,"closed"too early\n', 2),
         (b"name,notes\nRex,x\nZo\xeb,y\n", 1),  # Text is decoded in pieces, which are larger.
+        (b'"name"s;notes\nRex,x\n', 1),
     ],
 )
 @pytest.mark.parametrize("keep_going", [False, True])
@@ -239,6 +274,7 @@ async def test_sex_is_understood_in_letters_and_words_of_any_case(session: Async
         ("April 19 2003", "%B %d %Y", date(2003, 4, 19), False),
         ("2014-05-01", "%d/%m/%Y", date(2014, 5, 1), False),
         ("2014", "%d/%m/%Y", date(2014, 1, 1), True),
+        ("2014-05-06", "%Y-%d-%m", date(2014, 6, 5), False),
     ],
 )
 async def test_a_date_is_iso_or_of_the_format_and_a_year_alone_an_estimate(
@@ -257,6 +293,7 @@ async def test_a_date_is_iso_or_of_the_format_and_a_year_alone_an_estimate(
         ("birth_date", "2014-13-01", {}),
         ("birth_date", "0000", {}),
         ("birth_date", "31/02/2014", {"date_format": "%d/%m/%Y"}),
+        ("birth_date", "2014-05-31", {"date_format": "%Y-%d-%m"}),
         ("birth_date", "9999-01-01", {}),
         ("acquired_on", "2014", {}),
         ("sex", "neuter", {}),
@@ -287,6 +324,19 @@ async def test_a_year_that_is_said_to_be_exact_is_rejected(session: AsyncSession
     report = await rejected(session, "name,birth_date,birth_date_estimated", "Rex,2014,no")
 
     assert reasons(report) == [(2, "birth_date", "2014")]
+
+
+async def test_another_day_of_birth_is_no_estimate_unless_the_row_says_so(session: AsyncSession) -> None:
+    for name in ("p1", "p2", "p3"):
+        born = date(2014, 1, 1)
+        await create_pet(session, PetCreate(name=name, external_ref=name, birth_date=born, birth_date_estimated=True))
+
+    await import_pets(
+        session,
+        rows("external_ref,birth_date,birth_date_estimated", "p1,2014-05-01,", "p2,2014-01-01,", "p3,2014-05-01,yes"),
+    )
+
+    assert [pet.birth_date_estimated for pet in await pets_of(session)] == [False, True, True]
 
 
 async def test_all_that_is_wrong_with_a_row_is_said_once(session: AsyncSession) -> None:
@@ -344,8 +394,9 @@ async def test_an_option_that_says_nothing_clear_is_refused(options: dict[str, A
 
 
 @pytest.mark.parametrize("line", ["Rex", "Rex,dog,brown"])
-async def test_a_row_with_too_few_or_too_many_cells_is_rejected(session: AsyncSession, line: str) -> None:
-    report = await rejected(session, "name,species", line)
+@pytest.mark.parametrize("header", ["name,species", "name,external_ref"])
+async def test_a_row_with_too_few_or_too_many_cells_is_rejected(session: AsyncSession, header: str, line: str) -> None:
+    report = await rejected(session, header, line)
 
     assert [str(rejection) for rejection in report.rejections] == [f"line 2: has {line.count(',') + 1} cells, not 2"]
 
@@ -481,6 +532,35 @@ async def test_two_rows_about_one_pet_by_different_keys_are_not_both_taken(sessi
     assert [pet.name for pet in await pets_of(session)] == ["A"]
 
 
+@pytest.fixture(params=[1000, 1])
+def batch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows mean the same whether they are in one batch or not."""
+    monkeypatch.setattr(csv_files, "_BATCH", request.param)
+
+
+@pytest.mark.usefixtures("batch")
+@pytest.mark.parametrize("first", [f"Tom,p2,{CHIPS[0]}", f"Tom,p1,{CHIPS[1]}"])
+async def test_a_key_that_a_row_gives_up_is_not_there_for_another_row(session: AsyncSession, first: str) -> None:
+    await create_pet(session, PetCreate(name="Tom", external_ref="p1", microchip=CHIPS[0]))
+    second = "Max,p1," if "p2" in first else f"Max,,{CHIPS[0]}"
+
+    report = await import_pets(session, rows("name,external_ref,microchip", first, second), keep_going=True)
+
+    assert [rejection.line for rejection in report.rejections] == [3]
+    assert [pet.name for pet in await pets_of(session)] == ["Tom"]
+
+
+@pytest.mark.usefixtures("batch")
+async def test_an_email_that_an_owner_gives_up_makes_no_second_owner(session: AsyncSession) -> None:
+    await create_user(session, UserCreate(name="Ada", email="a@example.com", external_ref="u1"))
+    lines = ("owner_name,owner_external_ref,owner_email", "Ada,u1,b@example.com", "Ada,,a@example.com")
+
+    report = await import_pets(session, rows(*lines), keep_going=True)
+
+    assert reasons(report) == [(3, "owner_email", "a@example.com")]
+    assert [user.email for user in await users_of(session)] == ["b@example.com"]
+
+
 async def test_keys_of_two_rows_that_are_stored_are_never_joined(session: AsyncSession) -> None:
     await create_pet(session, PetCreate(name="Rex", external_ref="p1"))
     await create_pet(session, PetCreate(name="Tom", microchip=CHIPS[0]))
@@ -555,6 +635,37 @@ async def test_rows_that_contradict_each_other_about_one_owner_are_rejected(sess
     assert await count_users(session) == 1
 
 
+@pytest.mark.usefixtures("batch")
+async def test_rows_that_contradict_each_other_by_way_of_a_third_one_are_rejected(session: AsyncSession) -> None:
+    lines = (
+        "owner_name,owner_external_ref,owner_email,owner_city",
+        "Ada,u1,a@example.com,",
+        "Ada,u1,,Bonn",
+        "Ada,,a@example.com,Berlin",
+    )
+
+    report = await rejected(session, *lines)
+
+    assert [(rejection.line, rejection.column) for rejection in report.rejections] == [
+        (line, "owner_city") for line in (2, 3, 4)
+    ]
+    assert report.rejections[0].reason == "differs between lines 3 and 4, which have one owner"
+
+
+@pytest.mark.usefixtures("batch")
+@pytest.mark.parametrize("city", ["Bonn", "Rome"])
+async def test_one_stored_owner_of_whom_two_keys_say_different_things_is_rejected(
+    session: AsyncSession, city: str
+) -> None:
+    await create_user(session, UserCreate(name="Ada", email="a@example.com", external_ref="u1", city=city))
+    lines = ("owner_external_ref,owner_email,owner_city,owner_phone", "u1,,Bonn,", ",a@example.com,Berlin,030 12345")
+
+    report = await import_pets(session, rows(*lines), keep_going=True)
+
+    assert reasons(report) == [(3, "owner_city", "Berlin")]
+    assert [(user.city, user.phone) for user in await users_of(session)] == [("Bonn", None)]
+
+
 async def test_one_stored_owner_who_is_changed_in_two_ways_is_rejected(session: AsyncSession) -> None:
     await create_user(session, UserCreate(name="Ada", email="a@example.com", external_ref="u1"))
     lines = ("owner_external_ref,owner_email,owner_city", "u1,b@example.com,", ",a@example.com,Bonn", "u1,,")
@@ -591,6 +702,23 @@ async def test_an_owner_without_a_key_is_known_by_the_pet(session: AsyncSession)
 
     assert (counts(report), counts(again)) == ((0, 1, 1, 0), (0, 0, 2, 0))
     assert [user.name for user in await users_of(session)] == ["Ada", "Bob"]
+
+
+@pytest.mark.parametrize(("size", "lines"), [(1000, ("New,p2", "Rex,p1")), (1, ("Rex,p1", "New,p2"))])
+async def test_an_owner_known_by_a_pet_is_known_in_the_other_rows_too(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch, size: int, lines: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(csv_files, "_BATCH", size)
+    ada = await create_user(session, UserCreate(name="Ada", phone="030 12345"))
+    await create_pet(session, PetCreate(name="Rex", external_ref="p1", owner_id=ada.id))
+
+    report = await import_pets(
+        session, rows("name,external_ref,owner_name,owner_phone", *(f"{line},Ada,030 12345" for line in lines))
+    )
+
+    assert counts(report) == (1, 0, 1, 0)
+    assert {pet.owner_id for pet in await pets_of(session)} == {ada.id}
+    assert await count_users(session) == 1
 
 
 async def test_an_owner_without_a_key_who_is_not_the_pets_is_rejected(session: AsyncSession) -> None:
@@ -719,6 +847,22 @@ async def test_a_report_reads_well(session: AsyncSession) -> None:
     )
 
 
+async def test_a_report_of_many_reasons_stays_short(session: AsyncSession) -> None:
+    lines = [f"Rex,p{number % 100}" for number in range(200)]
+
+    report = await rejected(session, "name,external_ref", *lines)
+
+    assert len(str(report).splitlines()) < 50
+
+
+async def test_the_repr_of_a_rejection_holds_no_value_of_a_row(session: AsyncSession) -> None:
+    with pytest.raises(ImportRejectedError) as caught:
+        await import_pets(session, rows("name,sex", "Rex,secret"))
+
+    assert "secret" not in repr(caught.value)
+    assert "rejected=1" in repr(caught.value)
+
+
 async def test_a_report_of_a_clean_file_is_one_line(session: AsyncSession) -> None:
     assert str(await import_pets(session, rows("name", "Rex"))) == "1 created, 0 updated, 0 unchanged, 0 rejected"
 
@@ -753,6 +897,69 @@ async def test_an_import_can_be_cancelled_and_leaves_nothing(db: Database, monke
 
     async with db.reading() as session:
         assert await count_pets(session) == 0
+
+
+async def test_a_host_applications_session_is_told_that_its_task_was_cancelled(
+    migrated_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_files, "_BATCH", 10)
+    engine = prepare(create_async_engine(migrated_url))
+
+    started = asyncio.Event()
+
+    async def work() -> None:
+        async with HostSession(engine) as session, session.begin():
+            await import_pets(
+                session, rows("name", *["Rex"] * 100_000), progress=lambda done: started.set() if done > 20 else None
+            )
+
+    task = asyncio.create_task(work())
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    async with HostSession(engine) as session:
+        assert await count_pets(session) == 0
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("ready", [True, False])
+async def test_an_import_is_the_callers_to_roll_back_on_any_engine_of_a_host(migrated_url: URL, ready: bool) -> None:
+    engine = create_async_engine(migrated_url)
+    if ready:
+        prepare(engine)
+
+    async with HostSession(engine) as session:
+        for _ in range(2):
+            assert counts(await import_pets(session, rows("name,owner_name", "Rex,Ada"))) == (1, 0, 0, 0)
+        await session.rollback()
+
+        assert (await count_pets(session), await count_users(session)) == (0, 0)
+    await engine.dispose()
+
+
+async def test_a_pet_whose_owner_is_missing_gets_the_one_of_its_row(tmp_path: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'own.db'}")  # Its foreign keys are off.
+    async with engine.begin() as connection:
+        await connection.run_sync(SQLModel.metadata.create_all, tables=[User.__table__, Pet.__table__])
+
+    async with HostSession(engine) as session:
+        await create_pet(session, PetCreate(name="Rex", external_ref="p1", owner_id=77))
+        report = await import_pets(session, rows("external_ref,owner_name", "p1,Ada"))
+
+        assert counts(report) == (0, 1, 0, 0)
+        assert [user.name for user in await users_of(session)] == ["Ada"]
+    await engine.dispose()
+
+
+async def test_the_longest_notes_of_many_owners_are_imported(session: AsyncSession) -> None:
+    notes = "x" * 1_000_000
+
+    await import_pets(session, rows("name,owner_name,owner_notes", *[f"Rex,{n},{notes}" for n in "ABCDEFGHIJKLMNOPQR"]))
+
+    assert await count_users(session) == 18
+    assert [(await get_user(session, pet.owner_id)).name for pet in (await pets_of(session))[:2]] == ["A", "B"]
 
 
 async def test_an_import_takes_few_statements_and_queries(db: Database, statements: Any, session: AsyncSession) -> None:
