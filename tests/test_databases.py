@@ -591,3 +591,13 @@ async def test_who_is_cancelled_in_a_savepoint_learns_that(db: Database) -> None
 
     async with db.reading() as session:
         assert await count_pets(session) == 0
+
+
+async def test_a_savepoint_that_lost_its_connection_says_so(db: Database) -> None:
+    with pytest.raises(DatabaseUnavailableError):
+        async with db.transaction() as session, session.begin_nested():
+            await create_pet(session, PetCreate(name="Rex"))
+            await (await session.connection()).invalidate()
+
+    async with db.reading() as session:
+        assert await count_pets(session) == 0

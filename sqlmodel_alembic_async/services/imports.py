@@ -100,6 +100,8 @@ class _Import:
         acquired_on = {"acquired_on": cells.pop("acquired_on")} if "acquired_on" in cells else {}
         with self._file.rejecting(row, ""):
             row.pet = given(PetUpdate.model_validate(cells)) | acquired_on
+            if _is_known_better(row.pet, stored):
+                del row.pet["birth_date"], row.pet["birth_date_estimated"]
             if row.pet.get("birth_date", stored["birth_date"]) != stored["birth_date"]:
                 row.pet.setdefault("birth_date_estimated", False)  # The estimate was of the other day.
             owner_id = _SOME_ID if row.owner_cells else stored["owner_id"]
@@ -144,6 +146,13 @@ class _Import:
         changes = {row_id: with_name_key(values) for row_id, values in changed.items()}
         await batches.update_each(self._session, model, changes)
         self._updated[model] |= changes.keys() & batches.held_ids(self._session, model)
+
+
+def _is_known_better(pet: dict[str, Any], stored: dict[str, Any]) -> bool:
+    """Tell whether a row only estimates the year of a day that is stored."""
+    if not pet.get("birth_date_estimated") or "birth_date" not in pet or stored["birth_date"] is None:
+        return False
+    return not stored["birth_date_estimated"] and pet["birth_date"].year == stored["birth_date"].year
 
 
 def _outcome(owner: ImportedOwner | None) -> Outcome:

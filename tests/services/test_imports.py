@@ -790,6 +790,22 @@ async def test_an_acquisition_needs_an_owner(session: AsyncSession) -> None:
     assert [rejection.reason for rejection in report.rejections] == ["acquired_on needs an owner_id"] * 2
 
 
+async def test_a_year_alone_does_not_replace_a_day_of_that_year(session: AsyncSession) -> None:
+    day = date(2014, 5, 1)
+    await create_pet(session, PetCreate(name="Rex", external_ref="p1", birth_date=day))
+    await create_pet(session, PetCreate(name="Tom", external_ref="p2", birth_date=day))
+    await create_pet(session, PetCreate(name="Max", external_ref="p3"))
+
+    report = await import_pets(session, rows("external_ref,birth_date", "p1,2014", "p2,2015", "p3,2014"))
+
+    assert counts(report) == (0, 2, 1, 0)
+    assert [(pet.birth_date, pet.birth_date_estimated) for pet in await pets_of(session)] == [
+        (day, False),
+        (date(2015, 1, 1), True),
+        (date(2014, 1, 1), True),
+    ]
+
+
 # Whole files.
 
 
