@@ -141,10 +141,10 @@ class Connection(aiosqlite.Connection):
         return waiter
 
     def _interrupt(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and (waiter.cancelled() or not waiter.done()) and self._connection is not None:
+        waiter, connection = self._waiter, self._connection  # The thread may be letting go of the connection just now.
+        if waiter is not None and (waiter.cancelled() or not waiter.done()) and connection is not None:
             with contextlib.suppress(sqlite3.ProgrammingError):  # The thread has closed it already.
-                self._connection.interrupt()
+                connection.interrupt()
 
     # What follows runs on the connection's thread.
 

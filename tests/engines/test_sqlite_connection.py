@@ -672,3 +672,20 @@ async def test_aiosqlite_has_the_private_names_that_are_relied_upon(path: str) -
     for method in ("execute", "executemany", "executescript", "create_function", "commit"):
         source = inspect.getsource(getattr(aiosqlite.Connection, method))
         assert "self._execute(" in source, method
+
+
+async def test_an_interruption_may_come_while_the_thread_lets_go_of_the_connection(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = await connect(path)
+    reading = asyncio.create_task(connection.run(connection._conn.execute, NUMBERS.format(10**9, "count(*)")))
+    await asyncio.sleep(0.05)
+    looks = [connection._conn]  # There at the first look, gone at the next one.
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "_connection", property(lambda self: looks.pop() if looks else None), raising=False)
+        connection._interrupt()
+
+    with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+        await reading
+    await connection.close()
