@@ -18,7 +18,7 @@ from .ledger import OWNER_KEYS, Ledger
 
 _SOME_ID = 1  # Stands for an owner's id where only whether there is an owner matters.
 
-Progress = bool | Callable[[int], object]
+Progress = bool | Callable[[int], object] | None
 
 
 async def import_pets(
@@ -30,7 +30,7 @@ async def import_pets(
     placeholder_names: PlaceholderNames = "reject",
     keep_going: bool = False,
     dry_run: bool = False,
-    progress: Progress = False,
+    progress: Progress = None,
 ) -> ImportReport:
     """Import pets and their owners from a CSV file, a path or an open text file, in a savepoint.
 
