@@ -3,7 +3,6 @@
 A field is declared once, in _UserFields or _PetFields: the Create shape, the row and the table inherit it.
 """
 
-from datetime import UTC, datetime
 from typing import Any, Self
 
 import sqlalchemy as sa
@@ -222,36 +221,6 @@ def shown_values(row: SQLModel) -> dict[str, Any]:
     """Return what a row shows of itself, None for what is not loaded: to show a row must not touch the database."""
     loaded = {"id": next(iter(sa.inspect(row, raiseerr=True).identity or ()), None), **row.__dict__}
     return {name: loaded.get(name) for name in type(row).model_fields if name not in _Bookkeeping.model_fields}
-
-
-def new_values(shape: UserCreate | PetCreate) -> dict[str, Any]:
-    """Return the columns of a new row, validated again: a shape can be changed after it was made."""
-    return stamped(valid_values(type(shape), shape.__dict__))
-
-
-def valid_values(shape: type[UserCreate] | type[PetCreate], values: dict[str, Any]) -> dict[str, Any]:
-    """Return all columns of a shape with these values; SQLModel's own way to validate takes three times as long."""
-    valid = object.__new__(shape)
-    shape.__pydantic_validator__.validate_python(values, self_instance=valid)
-    return vars(valid)
-
-
-def stamped(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns of a new row with these valid values."""
-    now = datetime.now(UTC)
-    return {**values, "name_key": f.name_key(values["name"]), "created_at": now, "updated_at": now, "version": 1}
-
-
-def changed_values(changes: UserUpdate | PetUpdate) -> dict[str, Any]:
-    """Return the columns that an Update shape gives, validated again."""
-    given = {name: getattr(changes, name) for name in changes.model_fields_set}
-    valid = type(changes).model_validate(given)
-    return with_name_key({name: getattr(valid, name) for name in given})
-
-
-def with_name_key(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the changes, with the folded name where the name changes."""
-    return values | {"name_key": f.name_key(values["name"])} if "name" in values else values
 
 
 def _forget_acquisition(mapper: object, connection: object, pet: Pet) -> None:

@@ -18,8 +18,8 @@ from sqlmodel_alembic_async import (
     User,
     UserCreate,
     UserUpdate,
-    models,
 )
+from sqlmodel_alembic_async.services import values
 
 
 @pytest.mark.parametrize("shape", [UserCreate, UserUpdate, PetCreate, PetUpdate])
@@ -36,7 +36,7 @@ def test_a_field_that_is_not_null_refuses_none(shape: type) -> None:
 
 
 def test_an_omitted_field_is_left_and_none_clears() -> None:
-    assert models.changed_values(PetUpdate(breed=None)) == {"breed": None}
+    assert values.changed_values(PetUpdate(breed=None)) == {"breed": None}
 
 
 @pytest.mark.parametrize("field", ["sex", "status", "birth_date_estimated"])

@@ -15,9 +15,10 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ..faults import translated
 from ..fields import NOTES_LENGTH
-from ..models import Pet, PetCreate, User, UserCreate, new_values
+from ..models import Pet, PetCreate, User, UserCreate
 from . import statements
 from .rows import AS_STORED, dialect_of, expect, statement
+from .values import new_values
 
 Row = TypeVar("Row", User, Pet)
 

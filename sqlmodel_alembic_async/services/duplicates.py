@@ -14,7 +14,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
 from ..errors import SimilarExistsError
-from ..models import Pet, PetCreate, User, UserCreate, new_values
+from ..models import Pet, PetCreate, User, UserCreate
 from . import rows
 from .similarity import (
     GMAIL,
@@ -32,6 +32,7 @@ from .similarity import (
     member_of,
     score,
 )
+from .values import new_values
 
 Row = TypeVar("Row", User, Pet)
 

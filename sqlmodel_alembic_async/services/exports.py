@@ -50,8 +50,8 @@ async def _batches(session: AsyncSession, terms: Terms) -> AsyncIterator[Sequenc
     last_id = 0
     while True:
         async with rows.statement(session):
-            found: Any = await session.exec(query, params={**values, "last_id": last_id})  # type: ignore[call-overload]
-            batch = found.all()
+            parameters = {**values, "last_id": last_id}
+            batch = (await session.exec(query, params=parameters)).all()  # type: ignore[call-overload]  # SQLAlchemy's own
         if not batch:
             return
         yield batch

@@ -5,11 +5,12 @@ from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from ..models import User, UserCreate, UserUpdate, valid_values
+from ..models import User, UserCreate, UserUpdate
 from . import batches
 from .csv_files import OWNER
 from .import_rows import ImportedFile, ImportedOwner, ImportedRow, given
 from .ledger import OWNER_KEYS, half
+from .values import valid_values
 
 
 async def find_owners(session: AsyncSession, file: ImportedFile, rows: Iterable[ImportedRow]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ..errors import ImportRejectedError
-from ..models import Pet, PetCreate, PetUpdate, User, check_agreement, stamped, valid_values, with_name_key
+from ..models import Pet, PetCreate, PetUpdate, User, check_agreement
 from ..reports import ImportReport, Outcome
 from . import batches
 from .cells import CellReader, PlaceholderNames
@@ -15,6 +15,7 @@ from .csv_files import OWNER, CSVFile, Source, opened
 from .import_owners import find_owners
 from .import_rows import PET_KEYS, ImportedFile, ImportedOwner, ImportedRow, given
 from .ledger import OWNER_KEYS, Ledger
+from .values import stamped, valid_values, with_name_key
 
 _SOME_ID = 1  # Stands for an owner's id where only whether there is an owner matters.
 

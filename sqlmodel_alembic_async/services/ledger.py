@@ -14,6 +14,13 @@ _TABLES = """
     CREATE TABLE given_up (key TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
+_CLAIMED_TWICE = """
+    SELECT key, line FROM claim WHERE key IN (SELECT key FROM claim GROUP BY key HAVING count(*) > 1) ORDER BY line
+"""
+_SAID_IN_TWO_WAYS = """
+    SELECT key, owner, line FROM half WHERE key IN (SELECT key FROM half GROUP BY key HAVING count(*) > 1) ORDER BY line
+"""
+
 OWNER_KEYS = ("external_ref", "email")
 
 Key = tuple[str, str]  # A unique column, and a value of it.
@@ -53,14 +60,9 @@ class Ledger:
 
     def settle(self) -> None:
         """Find out, after all rows, what contradicts what."""
-        twice = "SELECT key FROM {} GROUP BY key HAVING count(*) > 1"
-        for key, line in self._database.execute(
-            f"SELECT key, line FROM claim WHERE key IN ({twice.format('claim')}) ORDER BY line"  # noqa: S608
-        ):
+        for key, line in self._database.execute(_CLAIMED_TWICE):
             self._claims.setdefault(key, []).append(line)
-        for key, owner, line in self._database.execute(
-            f"SELECT key, owner, line FROM half WHERE key IN ({twice.format('half')}) ORDER BY line"  # noqa: S608
-        ):
+        for key, owner, line in self._database.execute(_SAID_IN_TWO_WAYS):
             merged = self._merged.setdefault(key, {})
             for name, text in json.loads(owner).items():
                 first, first_line = merged.setdefault(name, (text, line))

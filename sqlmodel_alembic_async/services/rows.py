@@ -18,8 +18,9 @@ from ..columns import UTCDateTime
 from ..errors import DatabaseError, StaleVersionError
 from ..faults import cause_of, translated
 from ..fields import is_id
-from ..models import Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate, changed_values, new_values
+from ..models import Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate
 from . import statements
+from .values import changed_values, new_values
 
 Row = TypeVar("Row", User, Pet)
 Scalar = TypeVar("Scalar")

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -895,21 +897,27 @@ async def test_a_file_that_is_not_there_is_the_callers_error(session: AsyncSessi
         await import_pets(session, tmp_path / "missing.csv")
 
 
-async def test_an_import_can_be_cancelled_and_leaves_nothing(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_files, "_BATCH", 10)
-    started = asyncio.Event()
+async def cancel_half_way(transaction: AbstractAsyncContextManager[Any]) -> None:
+    """Cancel a task that imports in this transaction, and see it end."""
+    begun = asyncio.Event()
 
     async def work() -> None:
-        async with db.transaction() as session:
+        async with transaction as session:
             await import_pets(
-                session, rows("name", *["Rex"] * 100_000), progress=lambda done: started.set() if done > 20 else None
+                session, rows("name", *["Rex"] * 100_000), progress=lambda done: begun.set() if done > 20 else None
             )
 
     task = asyncio.create_task(work())
-    await started.wait()
+    await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_an_import_can_be_cancelled_and_leaves_nothing(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_files, "_BATCH", 10)
+
+    await cancel_half_way(db.transaction())
 
     async with db.reading() as session:
         assert await count_pets(session) == 0
@@ -921,19 +929,12 @@ async def test_a_host_applications_session_is_told_that_its_task_was_cancelled(
     monkeypatch.setattr(csv_files, "_BATCH", 10)
     engine = prepare(create_async_engine(migrated_url))
 
-    started = asyncio.Event()
-
-    async def work() -> None:
+    @asynccontextmanager
+    async def transaction() -> AsyncIterator[HostSession]:
         async with HostSession(engine) as session, session.begin():
-            await import_pets(
-                session, rows("name", *["Rex"] * 100_000), progress=lambda done: started.set() if done > 20 else None
-            )
+            yield session
 
-    task = asyncio.create_task(work())
-    await started.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await cancel_half_way(transaction())
 
     async with HostSession(engine) as session:
         assert await count_pets(session) == 0

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlmodel_alembic_async import Pet, PetCreate, User, UserCreate
-from sqlmodel_alembic_async.models import new_values
 from sqlmodel_alembic_async.services.similarity import MOST_ALIKE, Group, Index, agreed, keys_of, member_of, score
+from sqlmodel_alembic_async.services.values import new_values
 
 CHIP = "985141000123456"
 BORN = date(2020, 5, 17)
