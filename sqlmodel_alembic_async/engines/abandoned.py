@@ -9,6 +9,8 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_, greenlet_spawn
 
+from .waiting import until_done
+
 # Seconds: who gave up does not wait much longer.
 _TIMEOUTS = {"asyncmy": {"connect_timeout": 1, "read_timeout": 1}, "asyncpg": {"timeout": 1, "command_timeout": 1}}
 
@@ -17,7 +19,6 @@ def kill_abandoned_statements(engine: Engine) -> None:
     """Have the server end a session whose connection is closed because its task was cancelled."""
     dialect = engine.dialect
     latest: dict[str, Any] = {}
-    orders: set[asyncio.Task[None]] = set()
 
     def remember(dialect: object, record: object, args: list[Any], options: dict[str, Any]) -> None:
         latest.update(args=args, options=options)
@@ -31,6 +32,10 @@ def kill_abandoned_statements(engine: Engine) -> None:
             finally:
                 killer.close()
 
+    async def send(order: str) -> None:
+        # Made here, outside of SQLAlchemy's greenlet: an eager task would start in it.
+        await until_done(asyncio.create_task(greenlet_spawn(kill, order)))
+
     def give_order(connection: Any, record: ConnectionPoolEntry, error: BaseException | None) -> None:
         was_cancelled = error is not None and not isinstance(error, Exception)
         if not was_cancelled or not latest or dialect.driver not in _TIMEOUTS:
@@ -40,11 +45,9 @@ def kill_abandoned_statements(engine: Engine) -> None:
             order = f"KILL {driver.thread_id()}"
         else:
             order = f"SELECT pg_terminate_backend({driver.get_server_pid()})"
-        # Some cancel again and again until their task ends: the order goes out all the same.
-        task = asyncio.ensure_future(greenlet_spawn(kill, order))
-        orders.add(task)
-        task.add_done_callback(orders.discard)
-        await_(asyncio.shield(task))
+        # A further cancellation must not keep SQLAlchemy from closing the connection; it goes on with the first one.
+        with contextlib.suppress(asyncio.CancelledError):
+            await_(send(order))
 
     event.listen(engine, "do_connect", remember)
     event.listen(engine, "invalidate", give_order)

@@ -4,6 +4,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext
 from sqlalchemy.exc import PendingRollbackError
 
+from .info import info_of
 from .sqlite_connection import Connection as SQLiteConnection
 
 _LOST = "sqlmodel_alembic_async_lost"
@@ -24,9 +25,9 @@ def refuse_partial_commits(engine: Engine) -> None:
             return
         is_deadlock = context.original_exception.args[:1] == (_DEADLOCK,)
         if is_deadlock or _has_ended(context.connection):
-            context.connection.info[_LOST] = "all"
+            info_of(context.connection)[_LOST] = "all"
         elif fails_as_a_whole:
-            context.connection.info.setdefault(_LOST, "since the savepoint")
+            info_of(context.connection).setdefault(_LOST, "since the savepoint")
 
     event.listen(engine, "handle_error", note_failure)
     event.listen(engine, "begin", _forget)

@@ -68,3 +68,9 @@ def _transport(connection: Any) -> asyncio.Transport | None:
     transport: asyncio.Transport | None = getattr(connection, "_transport", None)
     is_open = transport is not None and transport.get_extra_info("socket").fileno() >= 0
     return transport if is_open else None
+
+
+def socket_of(connection: Any) -> int | None:
+    """Return the file descriptor of a driver's connection to a server; None where it is closed, or has none."""
+    transport = _transport(connection)
+    return None if transport is None else transport.get_extra_info("socket").fileno()

@@ -1,110 +1,15 @@
-"""Connection pools that follow their engine from one event loop to the next, and serve in the order of arrival."""
+"""Connection pools with lanes: for readers, for writers, and for plain sessions."""
 
-import asyncio
-from collections.abc import AsyncGenerator
-from typing import Any, Literal
-from weakref import WeakSet
+from typing import Any
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
-from sqlalchemy.util import await_, greenlet_spawn
+from sqlalchemy.pool import ConnectionPoolEntry
 
-from .queues import FairQueue
+from .loop_pool import LoopPool
 
 READS_ONLY = "sqlmodel_alembic_async_reads_only"  # In the info of a connection of a reader.
-
-
-class _Room:
-    """Stands for a connection that may be made: what is left where making it failed, and somebody waits."""
-
-    def close(self) -> None:
-        """There is nothing to close."""
-
-    invalidate = close
-
-
-_ROOM: Any = _Room()
-
-
-class LoopPool(AsyncAdaptedQueuePool):
-    """A queue pool for one event loop after the other, as two asyncio.run() in one process need."""
-
-    # A server's connection is bound to its loop. One left by an earlier loop can not even be closed properly:
-    # it is dropped, and its socket closes with it.
-    connections_outlive_loops = False
-
-    _queue_class: Any = FairQueue
-    _end_of_loop: AsyncGenerator[None] | None = None
-    _loop: asyncio.AbstractEventLoop | None = None
-    _pool: Any
-    _lent: WeakSet[ConnectionPoolEntry]
-
-    def _do_get(self) -> ConnectionPoolEntry:
-        self._follow_loop()
-        record = super()._do_get()
-        if record is _ROOM:
-            try:
-                record = self._create_connection()
-            except BaseException:
-                self._dec_overflow()
-                raise
-        self._lent.add(record)
-        return record
-
-    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        if record in self._lent:
-            self._lent.discard(record)
-            super()._do_return_conn(record)
-        else:
-            record.close()  # Lent by an earlier loop: this one's queue has no place for it.
-
-    def _dec_overflow(self) -> Literal[True]:
-        return self._pool.hand_over(_ROOM) or super()._dec_overflow()
-
-    def dispose(self) -> None:
-        """Close every idle connection that can still be closed."""
-        self._follow_loop()
-        super().dispose()
-
-    def _follow_loop(self) -> None:
-        loop = asyncio.get_running_loop()
-        if loop is self._loop:
-            return
-        idle = _drained(self._pool) if self._loop is not None else []
-        self._loop = loop
-        self._lent = WeakSet()
-        self._pool = self._queue_class(self._pool.maxsize, use_lifo=self._pool.use_lifo)
-        self._overflow = -self._pool.maxsize
-        if self.connections_outlive_loops:
-            for record in idle:
-                self._overflow += 1
-                self._pool.put(record, False)
-        else:
-            self._end_of_loop = self._close_with_loop(self._pool, self._lent)
-            await_(anext(self._end_of_loop))
-
-    async def _close_with_loop(
-        self, idle: FairQueue[ConnectionPoolEntry], lent: WeakSet[ConnectionPoolEntry]
-    ) -> AsyncGenerator[None]:
-        # An event loop that ends closes its asynchronous generators. After it no connection of its can be closed.
-        try:
-            yield
-        finally:
-            await greenlet_spawn(_close_all, idle, lent)
-
-
-def _close_all(idle: FairQueue[ConnectionPoolEntry], lent: WeakSet[ConnectionPoolEntry]) -> None:
-    for record in (resting := _drained(idle)):
-        record.invalidate()
-        idle.put(record)
-    for record in lent.difference(resting):
-        record.invalidate()
-
-
-def _drained(queue: FairQueue[ConnectionPoolEntry]) -> list[ConnectionPoolEntry]:
-    return [queue.get(False) for _ in range(queue.qsize())]
 
 
 class LanePool(LoopPool):

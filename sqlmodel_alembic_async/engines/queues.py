@@ -47,6 +47,15 @@ class FairQueue(AsyncAdaptedQueue[Item]):
             raise Full
         self._items.append(item)
 
+    def take_back(self, item: Item) -> None:
+        """Take back an item whose receiver no longer wants it: it is the next to be given, and never too many."""
+        if self.hand_over(item):
+            return
+        if self.use_lifo:
+            self._items.append(item)
+        else:
+            self._items.appendleft(item)
+
     def put(self, item: Item, block: bool = True, timeout: float | None = None) -> None:
         """Put an item; a pool has room for what it lent, and never waits for it."""
         self.put_nowait(item)
@@ -71,7 +80,7 @@ class FairQueue(AsyncAdaptedQueue[Item]):
                 return await waiter
         except BaseException as error:
             if not waiter.cancel() and not waiter.cancelled():
-                self.put_nowait(waiter.result())  # Handed over already, and no longer wanted.
+                self.take_back(waiter.result())
             if isinstance(error, TimeoutError):
                 raise Empty from None
             raise

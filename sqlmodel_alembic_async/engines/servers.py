@@ -9,6 +9,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from .abandoned import kill_abandoned_statements
 from .begin import begin_mode
+from .connecting import DRIVERS, close_abandoned_connections
 from .liveness import replace_dead_connections
 from .pools import READS_ONLY
 
@@ -26,9 +27,7 @@ def prepare(engine: Engine) -> None:
         if not record.info.get(READS_ONLY):
             return
         if not record.info.get(_TOLD):
-            cursor = connection.cursor()
-            cursor.execute(_READ_ONLY[dialect.name])
-            cursor.close()
+            _execute(connection, _READ_ONLY[dialect.name])
         # A single statement needs no BEGIN and no ROLLBACK, each of which is a round trip.
         dialect.set_isolation_level(connection, "AUTOCOMMIT")
 
@@ -38,15 +37,21 @@ def prepare(engine: Engine) -> None:
         event.listen(engine, "do_connect", _connect_reader)
     if dialect.name != "postgresql":
         event.listen(engine, "begin", _begin)
+        # Before SQLAlchemy gets to know the server, and rolls that back.
+        event.listen(engine, "connect", _end_transactions_for_good, insert=True)
+    if dialect.driver in DRIVERS:
+        close_abandoned_connections(engine)
     kill_abandoned_statements(engine)
     if dialect.driver == "asyncmy":
         # It logs the server's warnings, which quote values, and grumble at every named primary key.
         logging.getLogger("asyncmy").setLevel(logging.ERROR)
 
 
-def _connect_reader(dialect: object, record: ConnectionPoolEntry, args: list[Any], options: dict[str, Any]) -> None:
+def _connect_reader(
+    dialect: object, record: ConnectionPoolEntry | None, args: list[Any], options: dict[str, Any]
+) -> None:
     # A SET would stay with the connection where a proxy between here and the server lends it to others.
-    if record.info.get(READS_ONLY):
+    if record is not None and record.info.get(READS_ONLY):
         settings = options.get("server_settings", {})
         options["server_settings"] = {**settings, "default_transaction_read_only": "on"}
         record.info[_TOLD] = True
@@ -57,3 +62,14 @@ def _begin(connection: Connection) -> None:
     if begin_mode(connection) == "READ ONLY":
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         connection.exec_driver_sql("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+
+
+def _end_transactions_for_good(connection: Any, record: object) -> None:
+    # A server may be set up to begin another transaction, of the same kind, with each COMMIT and ROLLBACK.
+    _execute(connection, "SET SESSION completion_type = 'NO_CHAIN'")
+
+
+def _execute(connection: Any, statement: str) -> None:
+    cursor = connection.cursor()
+    cursor.execute(statement)
+    cursor.close()

@@ -5,6 +5,7 @@ import os
 import secrets
 import sqlite3
 from typing import Any, Literal, get_args
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import aiosqlite
 from sqlalchemy import event
@@ -19,6 +20,8 @@ BUSY_TIMEOUT = 10.0  # Seconds that a writer waits for another process's lock.
 
 # What a power failure may cost. FULL: nothing committed. NORMAL: the last commits. Neither ever costs the file.
 Synchronous = Literal["NORMAL", "FULL", "EXTRA"]
+
+_SQLALCHEMYS_CREATOR = "sqlalchemy.engine.create"  # The module of the function that connects by the engine's URL.
 
 _SETTINGS = """
     PRAGMA synchronous = {synchronous};
@@ -39,6 +42,8 @@ def prepare(engine: Engine, synchronous: Synchronous = "FULL") -> None:
     """Give an engine, before it connects, our connection with its settings, and transactions that begin in time."""
     if synchronous not in get_args(Synchronous):
         raise ValueError(f"synchronous must be one of {', '.join(get_args(Synchronous))}")
+    if engine.pool._creator.__module__ != _SQLALCHEMYS_CREATOR:
+        raise TypeError("prepare() makes the connections itself: build the engine without creator or async_creator")
     settings = _SETTINGS.format(synchronous=synchronous)
 
     def configure(connection: Any, record: ConnectionPoolEntry) -> None:
@@ -58,12 +63,22 @@ def prepare(engine: Engine, synchronous: Synchronous = "FULL") -> None:
 def _use_our_connection(dialect: object, record: object, args: list[Any], options: dict[str, Any]) -> None:
     options["async_creator_fn"] = connect
     options.setdefault("timeout", BUSY_TIMEOUT)
-    if not options.get("uri"):
+    if (path := _new_file(args[0], options)) is not None:
         # SQLite would make the file, and with it -wal and -shm, readable by everybody. A file that is there must not
         # be opened: to close it again would drop every lock that this process holds on it.
         # What goes wrong here goes wrong again in SQLite, which reports it with a code.
         with contextlib.suppress(OSError):
-            os.close(os.open(args[0], os.O_CREAT | os.O_EXCL, 0o600))
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def _new_file(database: str, options: dict[str, Any]) -> str | None:
+    """Return the path of the file that SQLite creates unless it exists; None where it creates no file."""
+    if not options.get("uri") or not database.startswith("file:"):
+        return database
+    uri = urlsplit(database)
+    parameters = dict(parse_qsl(uri.query))
+    # https://www.sqlite.org/uri.html: other modes do not create a file, and another VFS may not have any.
+    return unquote(uri.path) if parameters.get("mode", "rwc") == "rwc" and "vfs" not in parameters else None
 
 
 async def _configure(driver: aiosqlite.Connection, settings: str) -> None:

@@ -6,26 +6,38 @@ Who stops waiting for a statement stops the statement: its lock would outlive th
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import aiosqlite
 from aiosqlite.core import _STOP_RUNNING_SENTINEL
 
+from . import forks
 from .sqlite_cursor import FIRST_ROWS, Cursor
+from .waiting import until_done
 
 # Seconds that SQLite waits for a lock without noticing that nobody waits for it any more.
 _SLICE = 0.1
+_LOOK_AGAIN = 0.005  # Seconds between two attempts where SQLite itself does not wait.
 _INTERRUPT_AGAIN = 0.05
 
 
 def connect(database: str, *, timeout: float = 5.0, **options: Any) -> "Connection":
     """Return a connection to be awaited; the arguments are those of sqlite3.connect()."""
+    if os.path.realpath(database) in _left_open:
+        raise RuntimeError(
+            "this process was forked while its parent used this SQLite file, and SQLite's locks do not survive a fork:"
+            " fork while no session is open, or start processes with multiprocessing's 'spawn' method"
+        )
     # A cursor is made on the event loop's thread, and used on the connection's own.
     options |= {"timeout": min(timeout, _SLICE), "check_same_thread": False}
-    return Connection(lambda: sqlite3.connect(database, **options), patience=timeout)
+    connection = Connection(lambda: sqlite3.connect(database, **options), patience=timeout)
+    _open[connection] = database
+    return connection
 
 
 class Connection(aiosqlite.Connection):
@@ -66,9 +78,7 @@ class Connection(aiosqlite.Connection):
         try:
             await asyncio.shield(committed)
         except asyncio.CancelledError:
-            while not committed.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait([committed])
+            await until_done(committed)
             raise
         finally:
             if committed.exception() is not None:
@@ -89,6 +99,11 @@ class Connection(aiosqlite.Connection):
             # A statement that was only about to start did not notice the first time.
             self._interrupt()
             await asyncio.wait([closed], timeout=_INTERRUPT_AGAIN)
+
+    def end(self) -> None:
+        """Do as close(), where no event loop can wait for it: the calling thread waits."""
+        self.stop()
+        self._thread.join(self._patience)
 
     def stop(self) -> asyncio.Future[Any] | None:
         """Do as close(), not waiting for it."""
@@ -119,6 +134,17 @@ class Connection(aiosqlite.Connection):
                 self._begin = begin  # What follows must not run outside of the transaction.
             raise
 
+    async def _connect(self) -> Self:
+        # aiosqlite's own would lose a connection that is opened after its task was cancelled.
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        self.send(_answering(waiter, self._open))
+        try:
+            await waiter
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
     _execute = run  # By this name aiosqlite's own methods run what they do.
 
     def send(self, function: Callable[[], Any]) -> None:
@@ -148,6 +174,9 @@ class Connection(aiosqlite.Connection):
 
     # What follows runs on the connection's thread.
 
+    def _open(self) -> None:
+        self._connection = self._connector()
+
     def fetch(self, cursor: sqlite3.Cursor, size: int | None) -> list[Any]:
         """Return the next rows, or all; fewer than `size` are the last ones."""
         if not cursor.description:
@@ -174,10 +203,14 @@ class Connection(aiosqlite.Connection):
             except sqlite3.OperationalError as error:
                 now = time.monotonic()
                 in_vain = waiter.cancelled() or now >= deadline
-                # SQLite does not wait at all where that would be a deadlock.
+                # SQLite does not wait at all where that could be a deadlock. It is none for a connection that has no
+                # lock, as where several switch a new file to WAL at once.
                 at_once = now - began < min(_SLICE, self._patience) / 2
-                if in_vain or at_once or not _is_busy(error) or self._conn.total_changes != changes:
+                is_deadlock = at_once and (self._conn.in_transaction or self._unfinished)
+                if in_vain or is_deadlock or not _is_busy(error) or self._conn.total_changes != changes:
                     raise
+                if at_once:
+                    time.sleep(_LOOK_AGAIN)
 
     def _rollback(self) -> None:
         # An interruption lasts until no statement is unfinished: it would strike the ROLLBACK, too.
@@ -222,6 +255,22 @@ def _answering(waiter: asyncio.Future[Any], function: Callable[[], Any]) -> Call
 def _settle(waiter: asyncio.Future[Any], settle: Callable[[Any], None], answer: Any) -> None:
     if not waiter.done():
         settle(answer)
+
+
+# Connections, and their files.
+_open: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
+_left_open: set[str] = set()
+
+
+def _after_fork_in_child() -> None:
+    # SQLite believes that this process has the locks of these connections. A further one would not take its own, and
+    # other processes would write and delete what it reads. Nor may these be closed.
+    left_open = {connection: file for connection, file in _open.items() if connection._connection is not None}
+    _left_open.update(map(os.path.realpath, left_open.values()))
+    forks.inherited.extend(left_open)
+
+
+getattr(os, "register_at_fork", dict)(after_in_child=_after_fork_in_child)  # Only Unix has it, as it has fork().
 
 
 def _is_busy(error: sqlite3.OperationalError) -> bool:

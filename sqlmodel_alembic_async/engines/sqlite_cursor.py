@@ -1,5 +1,6 @@
 """SQLite's cursor: aiosqlite's, whose first rows come back with the statement, the others when they are asked for."""
 
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Self
@@ -21,6 +22,7 @@ class Cursor(aiosqlite.Cursor):
         super().__init__(connection, connection._conn.cursor())
         self._rows: deque[Any] = deque()
         self._finished = True
+        self._is_closed = False
 
     def __await__(self) -> Generator[Any, None, Self]:
         """Be as awaitable as what aiosqlite's connection.cursor() returns."""
@@ -61,6 +63,7 @@ class Cursor(aiosqlite.Cursor):
 
     async def close(self) -> None:
         """Close the cursor."""
+        self._is_closed = True
         self._rows.clear()
         if not self._finished:
             self._finished = True
@@ -71,6 +74,8 @@ class Cursor(aiosqlite.Cursor):
             execute(sql, parameters)
             return self._conn.fetch(self._cursor, FIRST_ROWS)
 
+        if self._is_closed:
+            raise sqlite3.ProgrammingError("Cannot operate on a closed cursor.")
         self._rows.clear()
         self._take(await self._conn.run(work), FIRST_ROWS)
         return self

@@ -6,6 +6,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext
 from sqlalchemy.exc import InvalidRequestError
 
+from .info import info_of
+
 _TASK = "sqlmodel_alembic_async_task"
 
 
@@ -22,7 +24,7 @@ def refuse_second_tasks(engine: Engine) -> None:
 
 
 def _is_busy(connection: Connection) -> bool:
-    task = connection.info.get(_TASK)
+    task = info_of(connection).get(_TASK)
     return task is not None and task is not asyncio.current_task() and not task.done()
 
 
@@ -37,7 +39,7 @@ def _enter(connection: Connection, *statement: object) -> None:
 
 
 def _leave(connection: Connection, *statement: object) -> None:
-    connection.info[_TASK] = None
+    info_of(connection)[_TASK] = None
 
 
 def _leave_by_error(context: ExceptionContext) -> None:

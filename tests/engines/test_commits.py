@@ -1,11 +1,20 @@
 """A COMMIT that would not commit the whole transaction is refused."""
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, PendingRollbackError
+from sqlalchemy.util import await_
 
-from sqlmodel_alembic_async import AsyncSession, Database, DatabaseError, PetCreate, count_pets, create_pet
+from sqlmodel_alembic_async import (
+    AsyncSession,
+    Database,
+    DatabaseError,
+    DatabaseUnavailableError,
+    PetCreate,
+    count_pets,
+    create_pet,
+)
 from sqlmodel_alembic_async.engines import BEGIN
 
 on_postgresql = pytest.mark.parametrize("engine_name", ["postgresql"], indirect=True)
@@ -76,3 +85,19 @@ async def test_a_transaction_that_could_not_begin_begins_with_the_next_statement
 
     async with db.reading() as session:
         assert await count_pets(session) == 2
+
+
+@on_sqlite
+async def test_a_connection_that_is_closed_under_a_statement_is_lost_and_not_a_failed_statement(db: Database) -> None:
+    async with db.session() as session:
+        await create_pet(session, PetCreate(name="Lost"))
+
+        def close(connection: Connection, *statement: object) -> None:
+            await_(connection.connection.driver_connection.close())  # type: ignore[union-attr]
+
+        event.listen(db.engine.sync_engine, "before_cursor_execute", close, once=True)
+        with pytest.raises(DatabaseUnavailableError):
+            await count_pets(session)
+        await session.rollback()
+
+        assert await count_pets(session) == 0

@@ -77,6 +77,21 @@ async def test_what_a_cancelled_one_was_handed_is_kept_where_nobody_waits() -> N
     assert queue.get(False) == 1
 
 
+@pytest.mark.parametrize("lifo", [False, True])
+async def test_what_a_cancelled_one_was_handed_is_kept_where_the_queue_is_full_by_then(lifo: bool) -> None:
+    queue: FairQueue[str] = FairQueue(1, use_lifo=lifo)
+    only = asyncio.create_task(greenlet_spawn(queue.get, True, None))
+    assert await becomes_true(lambda: len(queue._waiting) > 0)
+
+    queue.put_nowait("first")
+    queue.put_nowait("second")
+    only.cancel()
+    await asyncio.wait([only])
+
+    assert only.cancelled()
+    assert [queue.get(False), queue.get(False)] == ["first", "second"]
+
+
 async def test_who_waits_too_long_gets_nothing() -> None:
     queue: FairQueue[int] = FairQueue(1)
     waiting = await wait(queue, seconds=0.01)

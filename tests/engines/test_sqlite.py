@@ -2,11 +2,17 @@
 
 import asyncio
 import os
+import sqlite3
 import stat
+import time
+from contextlib import closing
 from pathlib import Path
 
+import aiosqlite
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
 from sqlmodel_alembic_async import (
     Database,
@@ -17,6 +23,7 @@ from sqlmodel_alembic_async import (
     count_pets,
     create_pet,
     create_user,
+    engines,
     list_pets,
 )
 
@@ -187,3 +194,94 @@ async def test_storage_that_can_not_be_used_says_why(tmp_path: Path) -> None:
             with pytest.raises(StorageError, match=reason):
                 async with db.transaction():
                     pass
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///file:{}?uri=true",
+        "sqlite:///file:{}?mode=rwc&uri=true",
+        "sqlite:///file://{}?uri=true",
+        "sqlite:///{}?uri=true",
+    ],
+)
+async def test_a_file_that_a_uri_names_is_its_users_alone(tmp_path: Path, url: str) -> None:
+    path = tmp_path / "with space" / "x.db"
+    path.parent.mkdir()
+    name = str(path).replace(" ", "%20") if "file:" in url else str(path)
+
+    async with Database(url.format(name)) as db:
+        await db.create_tables()
+        async with db.transaction() as session:
+            await create_pet(session, PetCreate(name="Rex"))
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+
+    assert set(modes) == {"x.db", "x.db-wal", "x.db-shm"}
+    assert set(modes.values()) == {0o600}
+
+
+@pytest.mark.parametrize("mode", ["rw", "ro"])
+async def test_a_uri_that_forbids_to_make_the_file_makes_none(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "x.db"
+
+    with pytest.raises(StorageError):
+        await Database(f"sqlite:///file:{path}?mode={mode}&uri=true").create_tables()
+
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["creator", "async_creator"])
+def test_an_engine_that_makes_its_connections_itself_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{tmp_path}/x.db", **{name: lambda: aiosqlite.connect(tmp_path / "x.db")}
+    )
+
+    with pytest.raises(TypeError, match="without creator or async_creator"):
+        engines.prepare(engine)
+
+
+async def test_a_lock_that_waiting_can_not_resolve_fails_at_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/x.db"
+    async with Database(url) as db, Database(url, connect_args={"timeout": 20}) as patient:
+        await db.create_tables()
+        async with db.transaction() as writer, patient.session() as reader:
+            await create_pet(writer, PetCreate(name="Rex"))
+            assert await count_pets(reader) == 0  # What it has read is of before the writer's COMMIT.
+            began = time.perf_counter()
+
+            with pytest.raises(TransactionConflictError):
+                await create_pet(reader, PetCreate(name="Max"))
+
+            assert time.perf_counter() - began < 5
+
+
+async def test_a_new_file_is_waited_for_while_another_connection_writes_it(tmp_path: Path) -> None:
+    # SQLite itself does not wait here: to switch to WAL, it has a lock that the writer needs.
+    with closing(sqlite3.connect(tmp_path / "x.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        asyncio.get_running_loop().call_later(0.3, other.rollback)
+
+        async with Database(f"sqlite:///{tmp_path}/x.db") as db:
+            assert await pragma(db, "journal_mode") == "wal"
+
+
+async def test_a_new_file_that_another_connection_keeps_is_waited_for_no_longer_than_told(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "x.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.perf_counter()
+
+        with pytest.raises(TransactionConflictError):
+            await Database(f"sqlite:///{tmp_path}/x.db", connect_args={"timeout": 0.3}).create_tables()
+
+        assert 0.3 <= time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize("url", ["sqlite:///", "sqlite://", "sqlite:///:memory:"])
+async def test_a_database_in_memory_outlives_its_connections(url: str) -> None:
+    async with Database(url, poolclass=NullPool) as db:
+        await db.create_tables()
+        async with db.transaction() as session:
+            await create_pet(session, PetCreate(name="Rex"))
+
+        async with db.reading() as session:
+            assert await count_pets(session) == 1

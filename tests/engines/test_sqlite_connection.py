@@ -689,3 +689,59 @@ async def test_an_interruption_may_come_while_the_thread_lets_go_of_the_connecti
     with pytest.raises(sqlite3.OperationalError, match="interrupted"):
         await reading
     await connection.close()
+
+
+async def test_a_closed_cursor_executes_nothing(connection: Connection) -> None:
+    cursor = connection.cursor()
+    await cursor.execute("SELECT 1")
+    await cursor.close()
+
+    with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
+        await cursor.execute("SELECT 1")
+    with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
+        await cursor.executemany("INSERT INTO number VALUES (?)", [(1,)])
+
+
+async def test_a_connection_that_is_opened_after_its_task_was_cancelled_is_closed(path: str) -> None:
+    closed: list[bool] = []
+    asked, answer = threading.Event(), threading.Event()
+
+    class Noted(sqlite3.Connection):
+        def close(self) -> None:
+            closed.append(True)
+            super().close()
+
+    def open_slowly() -> sqlite3.Connection:
+        asked.set()
+        answer.wait()
+        return sqlite3.connect(path, check_same_thread=False, factory=Noted)
+
+    connection = Connection(open_slowly, patience=1)
+    opening = asyncio.ensure_future(connection)
+    await asyncio.to_thread(asked.wait)
+    opening.cancel()
+    await asyncio.wait([opening])
+    answer.set()
+
+    assert opening.cancelled()
+    assert await becomes_true(lambda: not connection._thread.is_alive())
+    assert closed == [True]
+
+
+async def test_a_connection_whose_task_is_cancelled_at_once_is_not_even_opened(path: str) -> None:
+    opened: list[bool] = []
+
+    def note() -> sqlite3.Connection:
+        opened.append(True)
+        return sqlite3.connect(path)
+
+    connection = Connection(note, patience=1)
+    connection._thread.start = lambda: None  # type: ignore[method-assign]  # it begins when it is told to
+    opening = asyncio.ensure_future(connection)
+    await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.wait([opening])
+    threading.Thread.start(connection._thread)
+
+    assert await becomes_true(lambda: not connection._thread.is_alive())
+    assert opened == []

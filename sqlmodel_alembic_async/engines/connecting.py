@@ -1,0 +1,50 @@
+"""What becomes of a connection to a server whose task is cancelled while it is opened."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import Dialect, Engine
+
+DRIVERS = ("asyncpg", "asyncmy")
+
+_opening: set[asyncio.Task[Any]] = set()
+
+
+def close_abandoned_connections(engine: Engine) -> None:
+    """Open a connection to the end in a task of its own, and close it where the task that wants it was cancelled.
+
+    A driver that is interrupted leaves a half open connection behind, or an exception that nothing retrieves.
+    """
+    event.listen(engine, "do_connect", _use_own_task)
+
+
+def _use_own_task(dialect: Dialect, record: object, args: list[Any], options: dict[str, Any]) -> None:
+    connect = options.get("async_creator_fn") or getattr(dialect.loaded_dbapi, dialect.driver).connect
+    options["async_creator_fn"] = partial(_connect, connect)
+
+
+async def _connect(connect: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+    async def open_connection() -> Any:
+        return await connect(*args, **options)
+
+    task = asyncio.create_task(open_connection())
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        _opening.add(task)
+        task.add_done_callback(_close)
+        raise
+
+
+def _close(task: asyncio.Task[Any]) -> None:
+    _opening.discard(task)
+    if not task.cancelled() and task.exception() is None:
+        end(task.result())
+
+
+def end(connection: Any) -> None:
+    """End a driver's connection at once, without a word to the server."""
+    getattr(connection, "terminate", connection.close)()
