@@ -13,6 +13,7 @@ from sqlmodel import Field, Relationship, SQLModel
 
 from . import fields as f
 from .columns import Text, UTCDateTime
+from .schema import order_unique_constraints
 from .validation import hold_rows_to
 
 # Deferred: what only a program that uses it needs is not built at import.
@@ -233,5 +234,7 @@ def _forget_acquisition(mapper: object, connection: object, pet: Pet) -> None:
 TABLES = (str(User.__tablename__), str(Pet.__tablename__))
 
 sa.event.listen(Pet, "before_update", _forget_acquisition)
+for _table in TABLES:
+    sa.event.listen(SQLModel.metadata.tables[_table], "before_create", order_unique_constraints)
 hold_rows_to(_UserRow, User)
 hold_rows_to(_PetRow, Pet)

@@ -11,8 +11,10 @@ from sqlalchemy.orm import ORMExecuteState
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession as _AsyncSession
 
+from .engines.waiting import until_done
 from .errors import DatabaseError, StorageError
 from .faults import translated
+from .undo import undo_everything
 
 _PATIENCE = 1.0  # Seconds that closing waits for another task to leave the session alone, and between two looks.
 _MOMENT = 0.01
@@ -30,6 +32,11 @@ class AsyncSession(_AsyncSession):
     def begin_nested(self) -> AsyncSessionTransaction:
         """Return a savepoint; a task that is cancelled in it learns that, and not that the connection is gone."""
         return _Savepoint(self, nested=True)
+
+    async def close(self) -> None:
+        """Close the session; what was not committed is undone in its rows, too."""
+        undo_everything(self.sync_session)
+        await super().close()
 
     async def __aexit__(self, *error: object) -> None:
         """Close the session; where another task is still at work with it, as soon as that has ended."""
@@ -84,7 +91,7 @@ class Connected:
             await self._session.__aexit__()
         except BaseException as failure:
             # The server rolls back what lost its connection: a ROLLBACK that does not get through has nothing to say.
-            await self._session.invalidate()
+            await until_done(asyncio.create_task(self._session.invalidate()))
             if not isinstance(failure, SQLAlchemyError | OSError):
                 raise
 

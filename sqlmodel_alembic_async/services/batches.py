@@ -1,7 +1,7 @@
 """The statements on many rows at once, a batch of them at a time."""
 
 from asyncio import CancelledError
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import islice
@@ -10,19 +10,20 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncSessionTransaction
-from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ..faults import translated
 from ..fields import NOTES_LENGTH
 from ..models import Pet, PetCreate, User, UserCreate
-from . import statements
-from .rows import AS_STORED, dialect_of, expect, statement
+from ..undo import remember
+from . import lookups, statements
+from .rows import dialect_of, expect, statement
 from .values import new_values
 
 Row = TypeVar("Row", User, Pet)
 
 _BATCH = 1000
+_MOST_VALUES = 10_000  # of one statement
 
 
 async def insert_many(
@@ -41,16 +42,21 @@ async def insert_all(session: AsyncSession, model: type[Row], values: list[dict[
     """Insert the rows of one batch."""
     # A column that is null in all of them costs as much as one with a value.
     names = [name for name in values[0] if any(row[name] is not None for row in values)] if values else []
-    if names:
+    for portion in _portions(values, len(names)):
         async with statement(session):
-            parameters = [{name: row[name] for name in names} for row in values]
+            parameters = [{name: row[name] for name in names} for row in portion]
             await session.exec(sa.insert(sa.inspect(model).local_table), params=parameters)
 
 
 async def insert_returning_ids(session: AsyncSession, model: type[Row], values: list[dict[str, Any]]) -> list[int]:
     """Insert the rows of one batch, and return their ids."""
-    if not values:
-        return []
+    ids: list[int] = []
+    for portion in _portions(values, len(sa.inspect(model).local_table.c)):
+        ids += await _insert_returning_ids(session, model, portion)
+    return ids
+
+
+async def _insert_returning_ids(session: AsyncSession, model: type[Row], values: list[dict[str, Any]]) -> list[int]:
     table = sa.inspect(model).local_table
     async with statement(session):
         await session.connection()  # MariaDB can return what it inserts, MySQL can not: it is told when connecting.
@@ -73,8 +79,15 @@ async def update_each(session: AsyncSession, model: type[Row], changes: dict[int
         parameters = {**statements.named(values), "new_updated_at": now, "row_id": row_id}
         by_form.setdefault(frozenset(values), []).append(parameters)
     for names, many in by_form.items():
-        async with statement(session):
-            await session.exec(statements.patch(model, names, False), params=many)
+        for portion in _portions(many, len(names)):
+            async with statement(session):
+                await session.exec(statements.patch(model, names, False), params=portion)
+
+
+def _portions(rows: list[dict[str, Any]], width: int) -> Iterator[list[dict[str, Any]]]:
+    # The parameters of a statement are made in one callback of the event loop, and others wait for its end.
+    size = _MOST_VALUES // max(width, 1)
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def held_ids(session: AsyncSession, model: type[Row]) -> set[int]:
@@ -84,43 +97,10 @@ def held_ids(session: AsyncSession, model: type[Row]) -> set[int]:
 
 
 async def refresh(session: AsyncSession, model: type[Row], ids: Iterable[int]) -> None:
-    """Read anew these rows, which the session holds."""
-    await _in_batches(session, select(model), col(model.id), ids, AS_STORED)
-
-
-async def fetch_where_in(
-    session: AsyncSession, model: type[Row], name: str, values: Iterable[Any]
-) -> list[dict[str, Any]]:
-    """Return the columns of all rows with one of these values."""
-    table = sa.inspect(model).local_table
-    found = await _in_batches(session, sa.select(table), table.c[name], values, {})
-    return [dict(row._mapping) for row in found]
-
-
-async def fetch_by_keys(
-    session: AsyncSession, model: type[Row], keys: Iterable[tuple[str, str]]
-) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return the columns of the rows by their keys, a column and its value; one row by two keys is one dictionary."""
-    wanted: dict[str, list[str]] = {}
-    for name, value in keys:
-        wanted.setdefault(name, []).append(value)
-    found: dict[int, dict[str, Any]] = {}
-    by_key = {}
-    for name, values in wanted.items():
-        for row in await fetch_where_in(session, model, name, values):
-            by_key[name, row[name]] = found.setdefault(row["id"], row)
-    return by_key
-
-
-async def _in_batches(
-    session: AsyncSession, query: Any, column: Any, values: Iterable[Any], options: dict[str, bool]
-) -> list[Any]:
-    found: list[Any] = []
-    remaining = iter(sorted(set(values)))
-    while batch := list(islice(remaining, _BATCH)):
-        async with statement(session):
-            found += await session.exec(query.where(column.in_(batch)), execution_options=options)
-    return found
+    """Read anew these rows, which the session holds, after a change of them."""
+    ids = list(ids)
+    remember(session.sync_session, model, ids)
+    await lookups.fetch_rows(session, model, "id", ids, written=True)
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from ..errors import DatabaseError, StaleVersionError
 from ..faults import cause_of, translated
 from ..fields import is_id
 from ..models import Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate
+from ..undo import REMEMBERED, remember
 from . import statements
 from .values import changed_values, new_values
 
@@ -92,6 +93,20 @@ async def fetch_by_id(session: AsyncSession, model: type[Row], row_id: int, *opt
     return await fetch_one(session, query.options(*options) if options else query, {"row_id": row_id})
 
 
+async def fetch_as_written(session: AsyncSession, model: type[Row], row_id: int) -> Row | None:
+    """Return one row as a statement that writes sees it, or None."""
+    if not is_id(row_id):
+        return None
+    return await fetch_one(session, as_written(session, model, statements.selection(model)), {"row_id": row_id})
+
+
+def as_written(session: AsyncSession, model: type[Row], query: SelectOfScalar[Row]) -> SelectOfScalar[Row]:
+    """Let a query see what a statement that writes sees."""
+    # MariaDB and MySQL write the newest row. A query reads the transaction's snapshot, unless it locks.
+    writes_newest = dialect_of(session, model).name in ("mysql", "mariadb")
+    return query.with_for_update(read=True) if writes_newest else query
+
+
 async def count(session: AsyncSession, model: type[Row], terms: statements.Terms) -> int:
     """Return the number of rows."""
     return (await fetch_all(session, statements.count(model, frozenset(terms)), statements.values(terms)))[0]
@@ -101,8 +116,11 @@ async def insert(session: AsyncSession, model: type[Row], shape: UserCreate | Pe
     """Insert one row, and return it."""
     values = new_values(shape)
     async with statement(session):
-        result: Any = await session.exec(statements.insertion(model), params=statements.named(values))
+        insertion, parameters = statements.insertion(model), statements.named(values)
+        result: Any = await session.exec(insertion, params=parameters, execution_options=REMEMBERED)
         values |= {"id": result.inserted_primary_key.id, "archived_at": None}
+        if session.in_nested_transaction():
+            remember(session.sync_session, model, [values["id"]])
         return _persistent(session.sync_session, model, values)
 
 
@@ -128,11 +146,13 @@ async def update(
     if not is_id(row_id):
         return None
     change = _change(model, values, col(model.id) == row_id, *conditions)
+    options = {"synchronize_session": False, **REMEMBERED}
     async with statement(session):
+        remember(session.sync_session, model, [row_id])
         if dialect_of(session, model).update_returning:
-            options = {"synchronize_session": False, **AS_STORED}
-            return (await session.exec(change.returning(model), execution_options=options)).scalars().first()
-        if not (await session.exec(change, execution_options={"synchronize_session": False})).rowcount:
+            change = change.returning(model)
+            return (await session.exec(change, execution_options=options | AS_STORED)).scalars().first()
+        if not (await session.exec(change, execution_options=options)).rowcount:
             return None
     return await fetch_by_id(session, model, row_id)
 
@@ -157,7 +177,7 @@ async def delete(session: AsyncSession, model: type[Row], row_id: int, *conditio
     held = session.sync_session.identity_map.get(identity_key(model, row_id))
     # Only what the session holds has to be taken out of it, and that takes an ORM statement.
     deletion = statements.deletion(sa.inspect(model).local_table if held is None else model, *conditions)
-    options = {"synchronize_session": "fetch"}
+    options = {"synchronize_session": "fetch", **REMEMBERED}
     async with statement(session):
         return bool((await session.exec(deletion, params={"row_id": row_id}, execution_options=options)).rowcount)
 
@@ -179,12 +199,13 @@ async def patch(
     """Change the columns given in one row, and return it; None where it does not exist."""
     possible = expected_version is None or is_id(expected_version)
     if not (values := changed_values(changes)):
-        row = await fetch_by_id(session, model, row_id)
+        fetch = fetch_by_id if expected_version is None else fetch_as_written
+        row = await fetch(session, model, row_id)
         if row is not None and expected_version not in (None, row.version):
             raise StaleVersionError(expected_version)
         return row
     row = await _patch(session, model, row_id, values, expected_version) if possible else None
-    if row is None and expected_version is not None and await fetch_by_id(session, model, row_id) is not None:
+    if row is None and expected_version is not None and await fetch_as_written(session, model, row_id) is not None:
         raise StaleVersionError(expected_version)
     return row
 
@@ -199,9 +220,10 @@ async def _patch(
     if expected_version is not None:
         parameters["expected"] = expected_version
     async with statement(session):
+        remember(session.sync_session, model, [row_id])
         if dialect_of(session, model).update_returning:
             return next(iter(await _returned(session, model, change, parameters)), None)
-        if not (await session.exec(change, params=parameters)).rowcount:
+        if not (await session.exec(change, params=parameters, execution_options=REMEMBERED)).rowcount:
             return None
     return await fetch_by_id(session, model, row_id)
 
@@ -210,7 +232,8 @@ async def _returned(
     session: AsyncSession, model: type[Row], change: sa.Insert | sa.Update, parameters: dict[str, Any]
 ) -> list[Row]:
     returning = statements.returning(model, change)
-    return list((await session.exec(returning, params=parameters, execution_options=AS_STORED)).scalars())
+    options = AS_STORED | REMEMBERED
+    return list((await session.exec(returning, params=parameters, execution_options=options)).scalars())
 
 
 async def archive(session: AsyncSession, model: type[Row], row_id: int) -> Row | None:

@@ -6,6 +6,8 @@ from functools import cache, lru_cache
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import SQLModel, col, func, select
 from sqlmodel.sql.expression import SelectOfScalar
 
@@ -15,14 +17,32 @@ Row = TypeVar("Row", User, Pet)
 
 # What rows are asked for: the column and the operator of each condition, and the value it is compared with.
 Terms = dict[tuple[str, str], Any]
-ESCAPE = "/"
+
+
+class _Position(FunctionElement[int]):
+    """Where one text begins in another, 0 if it does not; SQLite's LIKE takes U+FFFE and U+FFFF for U+FFFD."""
+
+    name = "instr"
+    type = sa.Integer()
+    inherit_cache = True
+
+
+@compiles(_Position)
+def _compile_position(position: _Position, compiler: Any, **options: Any) -> str:
+    return f"instr({compiler.process(position.clauses, **options)})"
+
+
+@compiles(_Position, "postgresql")
+def _compile_position_on_postgresql(position: _Position, compiler: Any, **options: Any) -> str:
+    return f"strpos({compiler.process(position.clauses, **options)})"
+
 
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "eq": operator.eq,
     "ge": operator.ge,
     "le": operator.le,
     "lt": operator.lt,
-    "like": lambda column, pattern: column.like(pattern, escape=ESCAPE),
+    "contains": lambda column, part: _Position(column, part) > 0,
 }
 
 _SET_BY_THE_DATABASE = {"id", "archived_at"}

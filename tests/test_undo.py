@@ -1,0 +1,647 @@
+"""What a rollback undoes in the database is undone in memory, too."""
+
+import contextlib
+import gc
+import io
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import date
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm.exc import StaleDataError
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession as PlainSession
+
+from sqlmodel_alembic_async import (
+    AlreadyExistsError,
+    AsyncSession,
+    Database,
+    ImportRejectedError,
+    Pet,
+    PetCreate,
+    PetNotFoundError,
+    PetUpdate,
+    SimilarExistsError,
+    StaleVersionError,
+    TransactionConflictError,
+    User,
+    UserCreate,
+    UserUpdate,
+    anonymise_user,
+    archive_pet,
+    archive_user,
+    count_pets,
+    create_pet,
+    create_pets,
+    create_user,
+    delete_pet,
+    delete_user,
+    find_pet_by_microchip,
+    get_pet,
+    get_user,
+    import_pets,
+    list_pets,
+    merge_pets,
+    merge_users,
+    restore_pet,
+    transfer_pet,
+    undo,
+    update_pet,
+    update_user,
+)
+
+from .conftest import Statements
+
+CHIP = "985141000123456"
+
+
+class GiveUp(Exception):  # noqa: N818  # it is no mistake
+    """Rolls back the savepoint or the transaction that it leaves."""
+
+
+class Held:
+    """The rows that a session holds: Ada has Rex, Bob has nothing, Max is archived and has nobody."""
+
+    def __init__(self, ada: User, bob: User, rex: Pet, max_: Pet) -> None:
+        self.ada, self.bob, self.rex, self.max = ada, bob, rex, max_
+
+    def __iter__(self) -> Any:
+        return iter(vars(self).values())
+
+    def values(self) -> list[dict[str, Any]]:
+        return [row.model_dump() for row in self]
+
+
+@pytest.fixture
+async def session(db: Database, request: pytest.FixtureRequest) -> AsyncIterator[AsyncSession]:
+    """A session of the package, unless the test asks for one of a host."""
+    async with getattr(request, "param", AsyncSession)(db.engine, expire_on_commit=False) as session:
+        yield session
+
+
+with_both_sessions = pytest.mark.parametrize(
+    "session", [AsyncSession, PlainSession], ids=["ours", "host"], indirect=True
+)
+
+
+@pytest.fixture
+async def held(session: AsyncSession) -> Held:
+    ada = await create_user(session, UserCreate(name="Ada", email="ada@example.com", notes="calls at noon"))
+    bob = await create_user(session, UserCreate(name="Bob", phone="+44 1234"))
+    rex = await create_pet(
+        session, PetCreate(name="Rex", owner_id=ada.id, acquired_on=date(2020, 1, 1), notes="Ada's", external_ref="S1")
+    )
+    max_ = await create_pet(session, PetCreate(name="Max", microchip=CHIP))
+    await archive_pet(session, max_.id)
+    await session.commit()
+    return Held(ada, bob, rex, max_)
+
+
+@contextlib.asynccontextmanager
+async def rolled_back(session: AsyncSession) -> AsyncIterator[None]:
+    """A savepoint that an error leaves."""
+    with contextlib.suppress(GiveUp):
+        async with session.begin_nested():
+            yield
+            raise GiveUp
+
+
+async def stored(session: AsyncSession, held: Held) -> list[dict[str, Any]]:
+    """Return the rows as the database has them."""
+    found = []
+    for row in held:
+        table = sa.inspect(type(row)).local_table
+        query = sa.select(table).where(table.c.id == row.id)
+        found.append(dict((await session.exec(query)).mappings().one()))  # type: ignore[call-overload]
+    return found
+
+
+async def edit(session: AsyncSession, held: Held) -> None:
+    held.rex.name = "Edited"
+    held.ada.city = "Rome"
+    await session.flush()
+
+
+async def edit_and_leave(session: AsyncSession, held: Held) -> None:
+    held.rex.name = "Edited"
+
+
+async def import_over(session: AsyncSession, held: Held) -> None:
+    text = "external_ref,name,owner_email,owner_city\nS1,Imported,ada@example.com,Rome\n"
+    await import_pets(session, io.StringIO(text))
+    assert (held.rex.name, held.ada.city) == ("Imported", "Rome")
+
+
+async def update_twice(session: AsyncSession, held: Held) -> None:
+    await update_pet(session, held.rex.id, PetUpdate(name="Once"))
+    await update_pet(session, held.rex.id, PetUpdate(name="Twice"))
+
+
+async def update_in_a_savepoint(session: AsyncSession, held: Held) -> None:
+    async with session.begin_nested():
+        await update_pet(session, held.rex.id, PetUpdate(name="Within"))
+
+
+async def update_around_a_savepoint(session: AsyncSession, held: Held) -> None:
+    await update_pet(session, held.rex.id, PetUpdate(name="Before"))
+    async with rolled_back(session):
+        await update_pet(session, held.rex.id, PetUpdate(color="red"))
+    assert (held.rex.name, held.rex.color, held.rex.version) == ("Before", None, 2)
+    await update_pet(session, held.rex.id, PetUpdate(name="Behind"))
+
+
+async def update_by_sql(session: AsyncSession, held: Held) -> None:
+    await session.exec(sa.text("UPDATE pet SET name = 'SQL', version = version + 1"))  # type: ignore[call-overload]
+    assert {pet.name for pet in (await list_pets(session, archived=None)).items} == {"SQL"}
+
+
+async def update_by_core(session: AsyncSession, held: Held) -> None:
+    table = sa.inspect(Pet).local_table
+    await (await session.connection()).execute(sa.update(table).values(name="Core", version=table.c.version + 1))
+    assert {pet.name for pet in (await list_pets(session, archived=None)).items} == {"Core"}
+
+
+async def update_by_orm(session: AsyncSession, held: Held) -> None:
+    await session.exec(sa.update(Pet).values(color="red", version=Pet.version + 1))
+    assert (await get_pet(session, held.rex.id)).color == "red"
+
+
+async def delete_by_orm(session: AsyncSession, held: Held) -> None:
+    await update_pet(session, held.max.id, PetUpdate(name="Updated"))
+    await session.delete(held.max)
+    await session.flush()
+
+
+Change = Callable[[AsyncSession, Held], Awaitable[object]]
+CHANGES: dict[str, Change] = {
+    "update a pet": lambda session, held: update_pet(session, held.rex.id, PetUpdate(name="W")),
+    "update a user": lambda session, held: update_user(session, held.ada.id, UserUpdate(name="W")),
+    "update twice": update_twice,
+    "update in a savepoint": update_in_a_savepoint,
+    "update around a savepoint": update_around_a_savepoint,
+    "archive a pet": lambda session, held: archive_pet(session, held.rex.id),
+    "archive a user": lambda session, held: archive_user(session, held.ada.id),
+    "restore": lambda session, held: restore_pet(session, held.max.id),
+    "transfer": lambda session, held: transfer_pet(session, held.rex.id, held.bob.id),
+    "release": lambda session, held: transfer_pet(session, held.rex.id, None),
+    "delete a pet": lambda session, held: delete_pet(session, held.rex.id),
+    "delete a user": lambda session, held: delete_user(session, held.ada.id, pets="release"),
+    "merge users": lambda session, held: merge_users(session, held.bob.id, held.ada.id),
+    "merge pets": lambda session, held: merge_pets(session, held.rex.id, held.max.id),
+    "anonymise": lambda session, held: anonymise_user(session, held.ada.id),
+    "import": import_over,
+    "edit": edit,
+    "edit without a flush": edit_and_leave,
+    "text": update_by_sql,
+    "Core": update_by_core,
+    "ORM statement": update_by_orm,
+    "ORM delete": delete_by_orm,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+async def test_a_rollback_to_a_savepoint_puts_the_rows_back(
+    session: AsyncSession, held: Held, statements: Statements, change: Change
+) -> None:
+    before = held.values()
+
+    async with rolled_back(session):
+        await change(session, held)
+
+    asked = len(statements)
+    assert held.values() == before
+    assert len(statements) == asked
+    assert await stored(session, held) == before
+    assert all(row in session for row in held)
+
+
+@pytest.mark.parametrize("session", [PlainSession], indirect=True)
+async def test_a_rollback_to_a_savepoint_puts_the_rows_of_a_hosts_session_back(
+    session: AsyncSession, held: Held
+) -> None:
+    before = held.values()
+
+    for name, change in CHANGES.items():
+        async with rolled_back(session):
+            await change(session, held)
+        assert held.values() == before == await stored(session, held), name
+
+
+async def test_a_released_savepoint_is_undone_with_the_one_around_it(session: AsyncSession, held: Held) -> None:
+    before = held.values()
+
+    for name, change in CHANGES.items():
+        async with rolled_back(session):
+            async with session.begin_nested():
+                await change(session, held)
+            async with session.begin_nested():
+                await list_pets(session, archived=None)
+
+        assert held.values() == before == await stored(session, held), name
+
+
+@pytest.mark.parametrize("name", ["update a pet", "update around a savepoint", "merge users", "import", "edit"])
+async def test_what_a_savepoint_keeps_stays_in_memory(session: AsyncSession, held: Held, name: str) -> None:
+    async with session.begin_nested():
+        await CHANGES[name](session, held)
+        async with rolled_back(session):
+            await update_pet(session, (await create_pet(session, PetCreate(name="Lost"))).id, PetUpdate(name="W"))
+    await session.commit()
+
+    for row in [row for row in held if row in session]:
+        in_memory = row.model_dump()
+        await session.refresh(row)
+        assert row.model_dump() == in_memory
+
+
+@with_both_sessions
+async def test_a_write_after_a_rolled_back_savepoint_is_not_lost(session: AsyncSession, held: Held) -> None:
+    pet = await get_pet(session, held.rex.id)
+    async with rolled_back(session):
+        await update_pet(session, pet.id, PetUpdate(name="W"))
+
+    pet.name = "W"
+    await session.commit()
+
+    await session.refresh(pet)
+    assert (pet.name, pet.version) == ("W", 2)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["update a pet", "transfer", "merge pets", "import", "edit", "edit without a flush", "Core", "ORM statement"],
+)
+async def test_a_row_that_was_put_back_never_overwrites_a_newer_one(
+    db: Database, session: AsyncSession, held: Held, name: str
+) -> None:
+    async with rolled_back(session):
+        await CHANGES[name](session, held)
+    await session.commit()
+    async with db.transaction() as other:
+        await update_pet(other, held.rex.id, PetUpdate(color="newer"))
+        await update_pet(other, held.max.id, PetUpdate(color="newer"))
+
+    with pytest.raises(StaleVersionError):
+        await update_pet(session, held.max.id, PetUpdate(color="older"), expected_version=held.max.version)
+    held.rex.color = "older"
+    with pytest.raises(StaleDataError):
+        await session.commit()
+
+    async with db.reading() as reader:
+        assert {pet.color for pet in (await list_pets(reader, archived=None)).items} == {"newer"}
+
+
+async def test_a_savepoint_that_fails_makes_no_unit_repeat(db: Database) -> None:
+    async with db.transaction() as session:
+        pet_id = (await create_pet(session, PetCreate(name="Rex"))).id
+    attempts = 0
+
+    async def work(session: AsyncSession) -> None:
+        nonlocal attempts
+        attempts += 1
+        pet = await get_pet(session, pet_id)
+        async with rolled_back(session):
+            await update_pet(session, pet_id, PetUpdate(name="W"))
+        pet.color = "red"
+
+    await db.run_transaction(work)
+
+    assert attempts == 1
+    async with db.reading() as session:
+        pet = await get_pet(session, pet_id)
+    assert (pet.name, pet.color, pet.version) == ("Rex", "red", 2)
+
+
+async def test_a_failed_statement_puts_the_rows_back_at_once(session: AsyncSession, held: Held) -> None:
+    before = held.values()
+
+    with pytest.raises(AlreadyExistsError):
+        async with session.begin_nested():
+            await update_pet(session, held.rex.id, PetUpdate(name="W"))
+            try:
+                await create_pet(session, PetCreate(name="Twin", external_ref="S1"))
+            finally:
+                in_the_savepoint = held.values()
+
+    assert in_the_savepoint == held.values() == before == await stored(session, held)
+
+
+async def test_an_edit_that_a_failed_flush_undid_is_undone(session: AsyncSession, held: Held) -> None:
+    before = held.values()
+
+    with pytest.raises(AlreadyExistsError):
+        async with session.begin_nested():
+            held.rex.name = "Edited"
+            held.max.external_ref = "S1"
+            await count_pets(session)
+
+    assert held.values() == before == await stored(session, held)
+
+
+# Rows that are read first in the savepoint.
+
+
+async def test_a_row_first_read_after_its_change_is_read_anew(session: AsyncSession, held: Held) -> None:
+    rex_id, ada_id = held.rex.id, held.ada.id
+    session.expunge_all()
+
+    async with rolled_back(session):
+        await update_pet(session, rex_id, PetUpdate(name="W"))
+        pet = await get_pet(session, rex_id)
+        await update_pet(session, rex_id, PetUpdate(color="red"))
+        user = await archive_user(session, ada_id)
+        async with session.begin_nested():
+            await update_user(session, ada_id, UserUpdate(city="Rome"))
+
+    assert "name" in sa.inspect(pet).expired_attributes
+    await session.refresh(pet)
+    await get_user(session, ada_id)
+    assert (pet.name, pet.color, pet.version) == ("Rex", None, 1)
+    assert (user.archived_at, user.city, user.version) == (None, None, 1)
+
+
+@pytest.mark.parametrize("change", [update_by_sql, update_by_core, update_by_orm])
+async def test_a_row_first_read_after_a_change_of_unknown_rows_is_read_anew(
+    session: AsyncSession, held: Held, change: Change
+) -> None:
+    rex_id = held.rex.id
+    session.expunge_all()
+
+    async with rolled_back(session):
+        await change(session, held)
+        pet = await get_pet(session, rex_id)
+        await update_pet(session, rex_id, PetUpdate(species="dog"))
+
+    await session.refresh(pet)
+    assert (pet.name, pet.color, pet.species, pet.version) == ("Rex", None, None, 1)
+
+
+async def test_a_row_first_read_after_its_owner_changed_is_read_anew(session: AsyncSession, held: Held) -> None:
+    ids = [row.id for row in held]
+    session.expunge_all()
+
+    async with rolled_back(session):
+        await merge_users(session, ids[1], ids[0])
+        pet = await get_pet(session, ids[2])
+        assert pet.owner_id == ids[1]
+
+    await session.refresh(pet)
+    assert (pet.owner_id, pet.version) == (ids[0], 1)
+
+
+async def test_a_row_read_before_a_change_of_others_stays_readable(session: AsyncSession, held: Held) -> None:
+    rex_id, max_id = held.rex.id, held.max.id
+    session.expunge_all()
+
+    async with rolled_back(session):
+        pet = await get_pet(session, rex_id)
+        before = pet.model_dump()
+        await session.exec(sa.text("UPDATE pet SET name = 'SQL'"))  # type: ignore[call-overload]
+        await update_pet(session, max_id, PetUpdate(color="red"))
+
+    assert pet.model_dump() == before
+
+
+async def test_candidates_stay_readable(session: AsyncSession, held: Held) -> None:
+    rex = PetCreate(name="Rex", owner_id=held.ada.id)
+    session.expunge_all()
+
+    with pytest.raises(SimilarExistsError) as caught:
+        async with session.begin_nested():
+            carl = await create_user(session, UserCreate(name="Carl"))
+            await update_user(session, carl.id, UserUpdate(city="Rome"))
+            await create_pet(session, rex, on_similar="error")
+
+    assert [pet.name for pet in caught.value.candidates] == ["Rex"]
+
+
+async def test_a_row_that_was_created_in_the_savepoint_is_gone(session: AsyncSession) -> None:
+    async with rolled_back(session):
+        created = await create_pet(session, PetCreate(name="Lost"))
+        async with rolled_back(session):
+            await update_pet(session, created.id, PetUpdate(name="W"))
+        assert (created.name, created.version) == ("Lost", 1)
+        dropped = (await create_pet(session, PetCreate(name="Dropped"))).id
+        again = await get_pet(session, dropped)
+        await create_pets(session, [PetCreate(name="Of many")])
+        of_many = (await list_pets(session, name_prefix="of many")).items[0]
+        session.add(Pet(name="By flush"))
+        by_flush = (await list_pets(session, name_prefix="by flush")).items[0]
+
+    assert created not in session
+    for pet in (again, of_many, by_flush):
+        assert "name" in sa.inspect(pet).expired_attributes
+        with pytest.raises(InvalidRequestError):
+            await session.refresh(pet)
+    with pytest.raises(PetNotFoundError):
+        await get_pet(session, dropped)
+    session.expunge_all()
+    assert await count_pets(session) == 0
+
+
+async def test_many_changes_are_undone_without_a_note_of_each(
+    session: AsyncSession, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(undo, "_MOST_KEYS", 2)
+    ids = [(await create_pet(session, PetCreate(name=f"Pet {number}"))).id for number in range(9)]
+    await session.commit()
+    before = held.values()
+
+    async with rolled_back(session):
+        first = await get_pet(session, ids[0])
+        for pet_id in ids[1:6]:
+            await update_pet(session, pet_id, PetUpdate(name="W"))
+        await update_pet(session, held.rex.id, PetUpdate(name="W"))
+        pets = [await get_pet(session, pet_id) for pet_id in ids[1:]]
+        await update_pet(session, ids[0], PetUpdate(name="W"))
+        await update_pet(session, ids[8], PetUpdate(name="W"))
+
+    assert held.values() == before
+    assert first.name == "Pet 0"
+    assert all("name" in sa.inspect(pet).expired_attributes for pet in pets)
+    assert len(session.sync_session.info["sqlmodel_alembic_async_logs"]) <= 1
+
+
+async def test_related_rows_that_were_loaded_are_to_be_loaded_anew(session: AsyncSession, held: Held) -> None:
+    await session.refresh(held.ada, ["pets"])
+    await session.refresh(held.rex, ["owner"])
+
+    async with rolled_back(session):
+        await transfer_pet(session, held.rex.id, held.bob.id)
+        await session.refresh(held.rex, ["owner"])
+        assert held.rex.owner is held.bob
+
+    with pytest.raises(InvalidRequestError, match=r"'Pet\.owner' is not available"):
+        _ = held.rex.owner
+    await session.refresh(held.rex, ["owner"])
+    assert held.rex.owner is held.ada
+    assert held.ada.pets == [held.rex]
+
+
+async def test_a_column_that_was_not_loaded_is_not_put_back(session: AsyncSession, held: Held) -> None:
+    session.expire(held.rex, ["name"])
+
+    async with rolled_back(session):
+        held.rex.name = "Edited"
+        held.rex.color = "red"
+
+    assert held.rex.color is None
+    assert "name" in sa.inspect(held.rex).expired_attributes
+    await session.refresh(held.rex)
+    assert held.rex.name == "Rex"
+
+
+# Imports.
+
+IMPORTED = "external_ref,name,owner_email\nS1,Imported,ada@example.com\n"
+
+
+async def test_an_import_that_is_taken_back_leaves_the_rows(session: AsyncSession, held: Held) -> None:
+    before = held.values()
+
+    await import_pets(session, io.StringIO(IMPORTED), dry_run=True)
+    assert held.values() == before
+    with pytest.raises(ImportRejectedError):
+        await import_pets(session, io.StringIO(IMPORTED + "S2,,\n"))
+
+    assert held.values() == before == await stored(session, held)
+    held.rex.name = "Imported"
+    await session.commit()
+    await session.refresh(held.rex)
+    assert (held.rex.name, held.rex.version) == ("Imported", 2)
+
+
+async def test_a_dry_run_in_a_savepoint_that_holds_changes_keeps_them(session: AsyncSession, held: Held) -> None:
+    async with session.begin_nested():
+        await update_pet(session, held.rex.id, PetUpdate(color="red"))
+        await import_pets(session, io.StringIO(IMPORTED), dry_run=True)
+        assert (held.rex.name, held.rex.color, held.rex.version) == ("Rex", "red", 2)
+    assert held.values() == await stored(session, held)
+
+
+# Whole transactions.
+
+
+async def test_after_a_whole_rollback_a_write_is_not_lost(session: AsyncSession, held: Held) -> None:
+    rex_id = held.rex.id
+    await update_pet(session, rex_id, PetUpdate(name="W"))
+    await session.rollback()
+
+    held.rex.name = "W"
+    await session.commit()
+
+    await session.refresh(held.rex)
+    assert (held.rex.name, held.rex.version) == ("W", 2)
+
+
+@pytest.fixture
+async def kept(db: Database) -> Held:
+    """The same rows, held by no session."""
+    async with db.transaction() as session:
+        ada = await create_user(session, UserCreate(name="Ada", email="ada@example.com"))
+        bob = await create_user(session, UserCreate(name="Bob"))
+        rex = await create_pet(session, PetCreate(name="Rex", owner_id=ada.id, external_ref="S1"))
+        max_ = await create_pet(session, PetCreate(name="Max", microchip=CHIP))
+    return Held(ada, bob, rex, max_)
+
+
+SERVICES = {name: change for name, change in CHANGES.items() if name not in ("text", "Core", "ORM statement")}
+
+
+async def test_rows_of_a_transaction_that_failed_are_put_back(db: Database, kept: Held) -> None:
+    before = kept.values()
+
+    for name, change in SERVICES.items():
+        with pytest.raises(GiveUp):
+            async with db.transaction() as session:
+                session.add_all(kept)
+                await change(session, kept)
+                raise GiveUp
+        assert kept.values() == before, name
+
+    async with db.transaction() as session:
+        session.add_all(kept)
+        kept.rex.name = "W"
+    async with db.reading() as session:
+        assert (await get_pet(session, kept.rex.id)).name == "W"
+
+
+async def test_rows_of_a_session_that_is_closed_without_a_commit_are_put_back(db: Database, kept: Held) -> None:
+    before = kept.values()
+
+    for name, change in SERVICES.items():
+        async with db.session() as session:
+            session.add_all(kept)
+            await change(session, kept)
+        assert kept.values() == before, name
+
+
+async def test_a_row_first_read_by_its_change_in_a_transaction_that_failed_shows_nothing(
+    db: Database, kept: Held
+) -> None:
+    with pytest.raises(GiveUp):
+        async with db.transaction() as session:
+            pet = await update_pet(session, kept.rex.id, PetUpdate(name="W"))
+            other = await get_pet(session, kept.max.id)
+            raise GiveUp
+
+    assert other.name == "Max"
+    assert repr(pet) == f"Pet(id={kept.rex.id})"
+    async with db.transaction() as session:
+        session.add(pet)
+        pet.name = "W"
+    async with db.reading() as session:
+        assert (await get_pet(session, kept.rex.id)).name == "W"
+
+
+@pytest.mark.parametrize("savepoint", [True, False])
+async def test_a_row_made_outside_of_a_unit_that_is_repeated_is_not_lost(db: Database, savepoint: bool) -> None:
+    pet = Pet(name="Rex")
+    attempts = 0
+
+    async def work(session: AsyncSession) -> None:
+        nonlocal attempts
+        attempts += 1
+        if savepoint:
+            await session.begin_nested()
+        session.add(pet)
+        await session.flush()
+        if attempts == 1:
+            raise TransactionConflictError("busy")
+
+    await db.run_transaction(work)
+
+    async with db.reading() as session:
+        assert [pet.name for pet in (await list_pets(session)).items] == ["Rex"]
+
+
+async def test_candidates_of_a_transaction_that_failed_stay_readable(db: Database, kept: Held) -> None:
+    with pytest.raises(SimilarExistsError) as caught:
+        async with db.transaction() as session:
+            await create_user(session, UserCreate(name="Carl"))
+            await create_pet(session, PetCreate(name="Rex", owner_id=kept.ada.id), on_similar="error")
+
+    assert [pet.name for pet in caught.value.candidates] == ["Rex"]
+
+
+async def test_a_row_found_by_its_key_is_put_back(session: AsyncSession, held: Held) -> None:
+    async with rolled_back(session):
+        await session.exec(sa.update(sa.inspect(Pet).local_table).values(name="Core"))
+        assert (await find_pet_by_microchip(session, CHIP)).name == "Core"
+
+    assert held.max.name == "Max"
+    assert (await session.exec(select(Pet.name).where(col(Pet.id) == held.max.id))).one() == "Max"
+
+
+async def test_a_connection_outlives_the_session_that_had_a_savepoint_on_it(db: Database) -> None:
+    async with db.engine.connect() as connection:
+        async with AsyncSession(connection) as session, session.begin_nested():
+            await create_pet(session, PetCreate(name="Rex"))
+        del session
+        gc.collect()
+
+        deleted = await connection.execute(sa.delete(sa.inspect(Pet).local_table))
+
+    assert deleted.rowcount == 0
