@@ -1,7 +1,7 @@
 """What Alembic runs for every command that needs the models or the database."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging.config import fileConfig
 from typing import Any
@@ -11,17 +11,13 @@ from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlmodel import SQLModel
 
-from sqlmodel_alembic_async import columns
+from sqlmodel_alembic_async import columns, schema
 from sqlmodel_alembic_async.databases import Database
-from sqlmodel_alembic_async.engines import BEGIN
-from sqlmodel_alembic_async.errors import ConflictError, TransactionConflictError
-from sqlmodel_alembic_async.migrations import VERSION_TABLE
+from sqlmodel_alembic_async.errors import ConflictError
+from sqlmodel_alembic_async.migrations import VERSION_TABLE, run_to_the_end
 from sqlmodel_alembic_async.models import TABLES
 
 config = context.config
-
-_LOCK = 0x5A17E7  # PostgreSQL's advisory locks are numbers; this one is ours alone.
-_LOCK_TIMEOUT = 3600  # Seconds that MariaDB lets one process wait for another one's migration.
 
 
 def include_name(name: str | None, kind: str, parents: Any) -> bool:
@@ -60,12 +56,14 @@ def run_offline() -> None:
         context.run_migrations()
 
 
-def run_on(connection: sa.Connection) -> None:
-    """Migrate on this connection, one process at a time."""
-    guard = {"sqlite": _sqlite, "postgresql": _postgresql}.get(connection.dialect.name, _mysql)
+def run_on(connection: sa.Connection, begins: Callable[[], None]) -> None:
+    """Migrate on this connection, one process at a time; `begins` is called when it is this one's turn."""
+    guard = _sqlite if connection.dialect.name == "sqlite" else schema.alone
     with guard(connection):
+        begins()
         # Told of the connection only now, Alembic knows that the transaction is not its own to commit.
         context.configure(connection=connection, transactional_ddl=connection.in_transaction(), **OPTIONS)
+        _correct_version(connection)
         context.run_migrations()
 
 
@@ -74,16 +72,16 @@ def _sqlite(connection: sa.Connection) -> Iterator[None]:
     # A batch migration rebuilds a table by dropping the old one: with foreign keys on, its children would go with it.
     # SQLite ignores this setting inside a transaction.
     driver = connection.connection
-    driver.cursor().execute("PRAGMA foreign_keys = OFF")
     try:
-        # BEGIN IMMEDIATE: another process waits here.
-        with connection.begin():
+        driver.cursor().execute("PRAGMA foreign_keys = OFF")
+        with schema.alone(connection):
             before = _orphans(connection)
             yield
             if orphans := _orphans(connection) - before:
                 raise ConflictError(f"{len(orphans)} rows would refer to rows that do not exist: nothing was migrated")
     finally:
-        driver.cursor().execute("PRAGMA foreign_keys = ON")
+        if not connection.invalidated:
+            driver.cursor().execute("PRAGMA foreign_keys = ON")
 
 
 def _orphans(connection: sa.Connection) -> set[tuple[Any, ...]]:
@@ -91,34 +89,37 @@ def _orphans(connection: sa.Connection) -> set[tuple[Any, ...]]:
     return set(map(tuple, connection.exec_driver_sql("PRAGMA foreign_key_check")))
 
 
-@contextmanager
-def _postgresql(connection: sa.Connection) -> Iterator[None]:
-    with connection.begin():
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-        yield
+def _correct_version(connection: sa.Connection) -> None:
+    """Set the version back to where an interrupted step of the first revision began: Alembic then runs it again.
+
+    MariaDB and MySQL commit each DDL statement. A version without all of its tables comes from a downgrade, empty
+    tables without a version from an upgrade.
+    """
+    migration = context.get_context()
+    plan, heads = migration.opts["fn"], migration.get_current_heads()
+    if not sa.inspect(connection).has_table(VERSION_TABLE):
+        return
+    version = sa.table(VERSION_TABLE, sa.column("version_num"))
+    for first in migration.script.get_bases():
+        tables = getattr(migration.script.get_revision(first).module, "TABLES", ())
+        left = [table for table in tables if schema.exists(connection, table)]
+        half_dropped = heads == (first,) and len(left) < len(tables)
+        half_created = heads == () and left and all(_is_unused(connection, table) for table in left)
+        if half_dropped and plan.__name__ == "upgrade":
+            connection.execute(version.delete())
+        if half_created and plan.__name__ == "downgrade" and plan((first,), migration):
+            connection.execute(version.insert().values(version_num=first))
 
 
-@contextmanager
-def _mysql(connection: sa.Connection) -> Iterator[None]:
-    # The lock is the session's: each DDL statement commits.
-    name = sa.func.concat(sa.func.left(sa.func.sha1(sa.func.database()), 16), ":", VERSION_TABLE)
-    if not connection.scalar(sa.select(sa.func.get_lock(name, _LOCK_TIMEOUT))):
-        raise TransactionConflictError("another process is migrating this database, and did not end in time")
-    connection.commit()
-    try:
-        yield
-        connection.commit()
-    finally:
-        connection.rollback()
-        connection.execute(sa.select(sa.func.release_lock(name)))
-        connection.commit()
+def _is_unused(connection: sa.Connection, table: sa.Table) -> bool:
+    rows = sa.select(sa.literal(1)).select_from(table).limit(1)
+    return schema.is_same(connection, table) and connection.execute(rows).first() is None
 
 
 async def run_online() -> None:
     """Migrate the database that DATABASE_URL names."""
-    async with Database() as database, database.engine.connect() as connection:
-        await connection.execution_options(**{BEGIN: "IMMEDIATE"})
-        await connection.run_sync(run_on)
+    async with Database() as database:
+        await run_to_the_end(database, run_on)
 
 
 if config.config_file_name is not None:
@@ -127,6 +128,6 @@ if config.config_file_name is not None:
 if context.is_offline_mode():
     run_offline()
 elif (given := config.attributes.get("connection")) is not None:
-    run_on(given)
+    run_on(given, config.attributes.get("begins", lambda: None))
 else:
     asyncio.run(run_online())

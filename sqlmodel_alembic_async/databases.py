@@ -4,15 +4,15 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 from weakref import WeakKeyDictionary, WeakSet
 
+import sqlalchemy as sa
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import SQLModel
 
-from . import engines
+from . import engines, schema
 from .errors import StaleVersionError, TransactionConflictError
 from .faults import committing, translated
 from .models import TABLES
@@ -26,6 +26,30 @@ _LONGEST_WAIT = 1.0
 _LONGEST_TURN = 10.0  # Seconds that a unit waits for another one that is repeated.
 
 
+class _ComputedOnce(Generic[Result]):
+    """functools.cached_property for several threads, which all get the same value.
+
+    That of Python 3.11 holds a lock, which stays locked in a process that another thread forks meanwhile.
+    """
+
+    def __init__(self, compute: Callable[[Any], Result]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> Result: ...
+    def __get__(self, instance: object | None, owner: type) -> Self | Result:
+        if instance is None:
+            return self
+        value: Result = instance.__dict__.setdefault(self._name, self._compute(instance))
+        return value
+
+
 class Database:
     """One database. The URL is the environment's DATABASE_URL unless given; `options` are engines.create_engine()'s."""
 
@@ -35,9 +59,9 @@ class Database:
         self._in_transaction: WeakSet[asyncio.Task[Any]] = WeakSet()
         self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
 
-    @cached_property
+    @_ComputedOnce
     def url(self) -> URL:
-        """The URL with its async driver."""
+        """Return the URL with its async driver."""
         return engines.async_url(_settings().database_url.get_secret_value() if self._url is None else self._url)
 
     @property
@@ -45,23 +69,23 @@ class Database:
         """The URL as it may be shown: without its password and its options."""
         return self.url.set(query={}).render_as_string(hide_password=True)
 
-    @cached_property
+    @_ComputedOnce
     def engine(self) -> AsyncEngine:
-        """The async engine, built when it is first asked for; connections are made when they are needed."""
+        """Return the async engine, built when it is first asked for; connections are made when they are needed."""
         options = self._options
         if self.url.get_backend_name() == "sqlite":
             options = {"synchronous": _settings().sqlite_synchronous} | options
         return engines.create_engine(self.url, **options)
 
-    @cached_property
+    @_ComputedOnce
     def _writer(self) -> AsyncEngine:
         return engines.writer(self.engine)
 
-    @cached_property
+    @_ComputedOnce
     def _reader(self) -> AsyncEngine:
         return engines.reader(self.engine)
 
-    @cached_property
+    @_ComputedOnce
     def _snapshot(self) -> AsyncEngine:
         return engines.snapshot(self.engine)
 
@@ -131,11 +155,15 @@ class Database:
                 await asyncio.sleep(random.uniform(0, longest))  # noqa: S311  # jitter is no secret
 
     async def create_tables(self) -> None:
-        """Create the missing tables, for tests and prototypes: everything else migrates."""
+        """Create the missing tables, for tests and prototypes: everything else migrates.
+
+        Raises:
+            DatabaseError: A table that is not this package's has the name of one of its tables.
+
+        """
         with translated(OSError):
-            async with self._writer.begin() as connection:
-                tables = [SQLModel.metadata.tables[name] for name in TABLES]
-                await connection.run_sync(SQLModel.metadata.create_all, tables=tables)
+            async with self._writer.connect() as connection:
+                await connection.run_sync(_create_tables)
 
     @contextmanager
     def _only_transaction_of_this_task(self) -> Iterator[None]:
@@ -179,6 +207,11 @@ class _Turns:
             yield
         finally:
             self._turn.release()
+
+
+def _create_tables(connection: sa.Connection) -> None:
+    with schema.alone(connection):
+        schema.create(connection, [SQLModel.metadata.tables[name] for name in TABLES])
 
 
 def _settings() -> Any:

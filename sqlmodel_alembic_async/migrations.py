@@ -1,21 +1,23 @@
 """Alembic's commands as coroutines, which work inside a running event loop and from an installed package."""
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 
 from .databases import Database
 from .databases import database as default_database
 from .engines import BEGIN
+from .errors import DatabaseError
 from .faults import translated
 
 VERSION_TABLE = "sqlmodel_alembic_async_version"  # Of our own, so that a host's Alembic can share the database.
@@ -24,15 +26,40 @@ _PACKAGE = Path(__file__).parent
 _TURN = 0.02  # Seconds between two looks whether another task of this process has ended its migration.
 _alembic = threading.Lock()
 
+# A child process has no thread that would release it. Only Unix has fork(); logging resets its locks in this way, too.
+getattr(os, "register_at_fork", dict)(after_in_child=_alembic._at_fork_reinit)  # type: ignore[attr-defined]  # not in typeshed
+
+_Work = Callable[[sa.Connection, Callable[[], None]], None]
+
 
 async def upgrade(revision: str = "head", *, database: Database = default_database) -> None:
-    """Bring the tables to this revision; another process that migrates already is waited for."""
-    await _run(database, lambda config: command.upgrade(config, revision))
+    """Bring the tables to this revision, and finish what an interrupted migration left; wait for other processes.
+
+    Once it has begun to change the database, it runs to its end: a cancellation is raised then.
+
+    Raises:
+        ConflictError: On SQLite, rows would refer to rows that do not exist.
+        DatabaseError: A newer version of this package migrated the database, or a table that is not this package's
+            has the name of one of its tables.
+        ValueError: There is no such revision, or no way to it.
+
+    """
+    await _run(database, command.upgrade, revision)
 
 
 async def downgrade(revision: str, *, database: Database = default_database) -> None:
-    """Take the tables back to this revision; "base" removes them, with all that is in them."""
-    await _run(database, lambda config: command.downgrade(config, revision))
+    """Take the tables back to this revision; "base" removes them, with all that is in them.
+
+    Once it has begun to change the database, it runs to its end: a cancellation is raised then.
+
+    Raises:
+        ConflictError: On SQLite, rows would refer to rows that do not exist.
+        DatabaseError: A newer version of this package migrated the database, or a table that is not this package's
+            has the name of one of its tables.
+        ValueError: There is no such revision, or no way to it.
+
+    """
+    await _run(database, command.downgrade, revision)
 
 
 async def current(*, database: Database = default_database) -> str | None:
@@ -47,17 +74,59 @@ def head() -> str | None:
     return ScriptDirectory.from_config(_config()).get_current_head()
 
 
-async def _run(database: Database, order: Callable[[Config], Any]) -> None:
-    def run(connection: sa.Connection) -> None:
-        config = _config()
-        config.attributes["connection"] = connection
-        order(config)
+async def run_to_the_end(database: Database, work: _Work) -> None:
+    """Run the work on a connection. It gets a function to call when it begins: from then on no cancellation ends it."""
+    begun = False
 
+    def begins() -> None:
+        nonlocal begun
+        begun = True
+
+    async def run() -> None:
+        async with database.engine.connect() as connection:
+            await connection.execution_options(**{BEGIN: "IMMEDIATE"})
+            await connection.run_sync(work, begins)
+
+    task = asyncio.create_task(run())
+    cancellation = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            if cancellation is None and not begun:
+                task.cancel()
+            cancellation = error
+    if cancellation is None:
+        return task.result()
+    raise cancellation from None if task.cancelled() else task.exception()
+
+
+async def _run(database: Database, order: Callable[[Config, str], None], revision: str) -> None:
+    def run(connection: sa.Connection, begins: Callable[[], None]) -> None:
+        config = _config()
+        config.attributes.update(connection=connection, begins=begins)
+        try:
+            with translated():
+                order(config, revision)
+        except CommandError as error:
+            raise _refusal(connection, revision, error) from error
+
+    if not revision:
+        raise ValueError('the revision must not be empty: "head" is the newest one')
     async with _alone():
         with translated(OSError):
-            async with database.engine.connect() as connection:
-                await connection.execution_options(**{BEGIN: "IMMEDIATE"})
-                await connection.run_sync(run)
+            await run_to_the_end(database, run)
+
+
+def _refusal(connection: sa.Connection, revision: str, error: CommandError) -> Exception:
+    script = ScriptDirectory.from_config(_config())
+    known = {script.revision for script in script.walk_revisions()}
+    if unknown := [revision for revision in _stored(connection) if revision not in known]:
+        return DatabaseError(
+            f"the database is at revision {', '.join(unknown)}, which this version of the package does not know:"
+            " a newer version migrated the database, install that one"
+        )
+    return ValueError(f"can not migrate to {revision!r}: {error}")
 
 
 @asynccontextmanager
@@ -82,4 +151,10 @@ def _config() -> Config:
 
 
 def _current(connection: sa.Connection) -> str | None:
-    return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+    return ", ".join(_stored(connection)) or None
+
+
+def _stored(connection: sa.Connection) -> list[str]:
+    # More than one only where others wrote into the table.
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+    return sorted(context.get_current_heads())

@@ -1,17 +1,18 @@
 """Migrations: Alembic's commands from the shell and as coroutines, against real databases."""
 
 import ast
+import asyncio
 import inspect
-import os
+import re
 import secrets
-import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from textwrap import dedent, indent
-from typing import Any, TypeVar
+from typing import Any
 
 import asyncmy
 import asyncpg
@@ -26,6 +27,7 @@ from sqlmodel import SQLModel
 from sqlmodel_alembic_async import (
     ConflictError,
     Database,
+    DatabaseError,
     DatabaseUnavailableError,
     PetCreate,
     UserCreate,
@@ -38,13 +40,21 @@ from sqlmodel_alembic_async import (
 )
 from sqlmodel_alembic_async.models import TABLES
 
+from .migrating import (
+    CHANGES,
+    VERSION_TABLE,
+    add_revision,
+    alembic,
+    ask,
+    ask_once,
+    copy_migrations,
+    definitions,
+    outcome,
+    start,
+    table_names,
+    versions,
+)
 from .servers import new_database, on_server
-
-Result = TypeVar("Result")
-
-PROJECT = Path(__file__).parents[1]
-INI = PROJECT / "alembic.ini"
-VERSION_TABLE = "sqlmodel_alembic_async_version"
 
 HOST_ENV = """
 import asyncio
@@ -80,48 +90,6 @@ asyncio.run(main())
 """
 
 
-def start(url: URL, *arguments: str, ini: Path = INI) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "alembic", "-c", str(ini), *arguments],
-        cwd="/",
-        env=os.environ | {"PYTHONWARNINGS": "error", "DATABASE_URL": url.render_as_string(hide_password=False)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def outcome(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    with process:
-        out, err = process.communicate(timeout=120)
-        return process.returncode, out, err
-
-
-def alembic(url: URL, *arguments: str, ini: Path = INI) -> str:
-    """Run a command that must succeed, and return what it prints."""
-    code, out, err = outcome(start(url, *arguments, ini=ini))
-    assert code == 0, err
-    return out
-
-
-async def ask(db: Database, question: Callable[[sa.Connection], Result]) -> Result:
-    async with db.engine.connect() as connection:
-        return await connection.run_sync(question)
-
-
-async def ask_once(url: URL, question: Callable[[sa.Connection], Result]) -> Result:
-    async with Database(url) as db:
-        return await ask(db, question)
-
-
-def table_names(connection: sa.Connection) -> set[str]:
-    return set(sa.inspect(connection).get_table_names())
-
-
-def versions(connection: sa.Connection) -> list[str]:
-    return list(connection.scalars(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")))
-
-
 def lengths_of_user_columns(connection: sa.Connection) -> dict[str, int | None]:
     return {
         column["name"]: getattr(column["type"], "length", None) for column in sa.inspect(connection).get_columns("user")
@@ -145,44 +113,14 @@ def names_in_models() -> set[Any]:
     return {item.name for table in tables for item in (*table.constraints, *table.indexes)}
 
 
-def definitions(connection: sa.Connection) -> dict[str, Any]:
-    """Return all that the database knows of our tables, in an order of no one's choice."""
-    inspector = sa.inspect(connection)
-    kinds = ("columns", "check_constraints", "foreign_keys", "indexes", "unique_constraints")
-    found: dict[str, Any] = {
-        f"{kind} of {table}": sorted(map(repr, getattr(inspector, f"get_{kind}")(table)))
-        for kind in kinds
-        for table in TABLES
-    }
-    if connection.dialect.name == "sqlite":
-        rows = connection.execute(sa.text("SELECT name, sql LIKE '%AUTOINCREMENT%' FROM sqlite_master"))
-        found["autoincrement"] = {name: value for name, value in rows if name in TABLES}
-    elif connection.dialect.name != "postgresql":
-        found["options"] = {table: inspector.get_table_options(table) for table in TABLES}
-    return found
-
-
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """The alembic.ini of a copy of the migrations, where a test may write."""
-    folder = tmp_path / "checkout"
-    shutil.copytree(PROJECT / "alembic", folder / "alembic", ignore=shutil.ignore_patterns("__pycache__"))
-    return Path(shutil.copy(INI, folder))
+    return copy_migrations(tmp_path / "checkout")
 
 
 def scripts(ini: Path) -> ScriptDirectory:
     return ScriptDirectory(ini.parent / "alembic")
-
-
-def add_revision(ini: Path, operations: str) -> None:
-    (ini.parent / "alembic" / "versions" / "second.py").write_text(
-        "import sqlalchemy as sa\n"
-        "from alembic import op\n"
-        "from sqlmodel_alembic_async import columns\n"
-        "revision = 'second'\n"
-        f"down_revision = {migrations.head()!r}\n"
-        "def upgrade():\n" + indent(dedent(operations), "    ")
-    )
 
 
 async def upgrade_from(ini: Path, db: Database) -> None:
@@ -289,6 +227,26 @@ async def test_the_printed_sql_builds_the_same_tables(empty_url: URL, engine_nam
     assert await ask_once(empty_url, versions) == [migrations.head()]
 
 
+async def test_the_printed_sql_of_a_downgrade_removes_the_tables(empty_url: URL, engine_name: str) -> None:
+    alembic(empty_url, "upgrade", "head")
+
+    script = alembic(empty_url, "downgrade", f"{migrations.head()}:base", "--sql")
+    await FEEDERS[engine_name](empty_url, script)
+
+    assert await ask_once(empty_url, table_names) == {VERSION_TABLE}
+    assert await ask_once(empty_url, versions) == []
+
+
+@pytest.mark.parametrize("driver", ["mysql", "mariadb"])
+def test_the_printed_sql_for_mysql_is_written_for_mariadb(driver: str) -> None:
+    script = alembic(make_url(f"{driver}://nobody@127.0.0.1:1/nothing"), "upgrade", "head", "--sql")
+
+    assert "name VARCHAR(100) COLLATE utf8mb4_nopad_bin NOT NULL" in script
+    assert "notes LONGTEXT COLLATE utf8mb4_nopad_bin" in script
+    assert "created_at DATETIME(6) NOT NULL" in script
+    assert set(re.findall(r"COLLATE (\w+)", script)) == {"utf8mb4_nopad_bin"}
+
+
 async def feed_sqlite(url: URL, script: str) -> None:
     connection = sqlite3.connect(str(url.database))
     connection.executescript(script)
@@ -378,11 +336,24 @@ async def test_orphans_that_a_host_has_already_are_no_hindrance(empty_url: URL, 
             assert {pet.color for pet in (await list_pets(session)).items} == {"black"}
 
 
-async def test_foreign_keys_are_enforced_in_the_process_that_upgraded(empty_url: URL) -> None:
+async def test_foreign_keys_are_enforced_on_the_connection_that_migrated(empty_url: URL, checkout: Path) -> None:
+    add_revision(checkout, "raise RuntimeError")
+    connections = []
     async with Database(empty_url) as db:
+        sa.event.listen(db.engine.sync_engine, "connect", lambda connection, record: connections.append(connection))
         await migrations.upgrade(database=db)
+        await expect_foreign_keys_in_plain_session(db)
+        with pytest.raises(RuntimeError):
+            await upgrade_from(checkout, db)
+        await expect_foreign_keys_in_plain_session(db)
 
-        await expect_foreign_keys(db)
+    assert len(connections) == 1
+
+
+async def expect_foreign_keys_in_plain_session(db: Database) -> None:
+    async with db.session() as session:
+        with pytest.raises(UserNotFoundError):
+            await create_pet(session, PetCreate(name="Stray", owner_id=999_999))
 
 
 async def populate(db: Database) -> int:
@@ -400,6 +371,59 @@ async def expect_foreign_keys(db: Database) -> None:
     with pytest.raises(UserNotFoundError):
         async with db.transaction() as session:
             await create_pet(session, PetCreate(name="Stray", owner_id=999_999))
+
+
+@pytest.mark.parametrize("operation", [migrations.upgrade, migrations.downgrade])
+async def test_a_database_of_a_newer_version_is_refused(empty_url: URL, operation: Any) -> None:
+    async with Database(empty_url) as db:
+        owner_id = await populate(db)
+        async with db.engine.begin() as connection:
+            await connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = 'newer'"))
+
+        with pytest.raises(DatabaseError, match="revision newer, which this version of the package does not know"):
+            await operation("base" if operation is migrations.downgrade else "head", database=db)
+
+        assert await migrations.current(database=db) == "newer"
+        async with db.reading() as session:
+            assert await count_pets(session, owner_id=owner_id) == 2
+
+
+async def test_a_plain_command_on_a_database_of_a_newer_version_says_so_in_alembics_words(empty_url: URL) -> None:
+    async with Database(empty_url) as db:
+        await migrations.upgrade(database=db)
+        async with db.engine.begin() as connection:
+            await connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = 'newer'"))
+
+    code, out, err = outcome(start(empty_url, "upgrade", "head"))
+
+    assert code != 0
+    assert "Can't locate revision identified by 'newer'" in out + err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("operation", [migrations.upgrade, migrations.downgrade])
+async def test_a_revision_that_does_not_exist_is_refused(empty_url: URL, operation: Any) -> None:
+    async with Database(empty_url) as db:
+        await migrations.upgrade(database=db)
+
+        for revision in ("nope", "+7", "-7", "base:head"):
+            with pytest.raises(ValueError, match=re.escape(f"can not migrate to '{revision}': ")):
+                await operation(revision, database=db)
+        with pytest.raises(ValueError, match="must not be empty"):
+            await operation("", database=db)
+
+        assert await migrations.current(database=db) == migrations.head()
+
+
+async def test_several_stored_revisions_are_all_told(empty_url: URL) -> None:
+    async with Database(empty_url) as db:
+        await migrations.upgrade(database=db)
+        async with db.engine.begin() as connection:
+            await connection.execute(sa.text(f"INSERT INTO {VERSION_TABLE} VALUES ('newer')"))
+
+        assert await migrations.current(database=db) == f"{migrations.head()}, newer"
+        with pytest.raises(DatabaseError, match="revision newer"):
+            await migrations.upgrade(database=db)
 
 
 @pytest.mark.parametrize("attempt", [1, 2])
@@ -430,15 +454,22 @@ async def test_coroutines_upgrade_and_downgrade_inside_a_running_loop(empty_url:
 
 async def test_a_second_upgrade_or_downgrade_does_nothing(empty_url: URL) -> None:
     async with Database(empty_url) as db:
-        owner_id = await populate(db)
+        await migrations.upgrade(database=db)
+        changes: list[str] = []
+        sa.event.listen(db.engine.sync_engine, "before_cursor_execute", partial(note_change, changes))
 
         await migrations.upgrade(database=db)
+        assert changes == []
+        await migrations.downgrade("base", database=db)
+        assert changes != []
+        changes.clear()
+        await migrations.downgrade("base", database=db)
+        assert changes == []
 
-        async with db.reading() as session:
-            assert await count_pets(session, owner_id=owner_id) == 2
-        await migrations.downgrade("base", database=db)
-        await migrations.downgrade("base", database=db)
-        assert await ask(db, table_names) == {VERSION_TABLE}
+
+def note_change(changes: list[str], connection: object, cursor: object, statement: str, *rest: object) -> None:
+    if statement.split()[0] in CHANGES:
+        changes.append(statement)
 
 
 async def test_a_database_in_memory_can_be_migrated() -> None:
@@ -593,3 +624,15 @@ def test_coroutines_that_upgrade_at_once_all_succeed(empty_url: URL, tmp_path: P
     )
 
     assert finished.returncode == 0, finished.stderr
+
+
+def test_threads_that_upgrade_at_once_all_succeed(tmp_path: Path) -> None:
+    async def upgrade(name: int) -> str | None:
+        async with Database(f"sqlite:///{tmp_path / str(name)}.db") as db:
+            await migrations.upgrade(database=db)
+            return await migrations.current(database=db)
+
+    with ThreadPoolExecutor(4) as threads:
+        revisions = list(threads.map(lambda name: asyncio.run(upgrade(name)), range(8), timeout=60))
+
+    assert revisions == [migrations.head()] * 8

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from alembic import op
 
-from sqlmodel_alembic_async import columns
+from sqlmodel_alembic_async import columns, schema
 
 revision: str = "efbb46ce1654"
 down_revision: str | None = None
@@ -25,11 +25,12 @@ OPTIONS = {
     "sqlite_autoincrement": True,
 }
 
+METADATA = sa.MetaData()
 
-def upgrade() -> None:
-    """Bring the tables to this revision."""
-    op.create_table(
+TABLES = (
+    sa.Table(
         "user",
+        METADATA,
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("name", columns.Text(100), nullable=False),
         sa.Column("email", columns.Text(254), nullable=True),
@@ -49,15 +50,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_user"),
         sa.UniqueConstraint("email", name="uq_user_email"),
         sa.UniqueConstraint("external_ref", name="uq_user_external_ref"),
+        sa.Index("ix_user_created_at_id", "created_at", "id"),
+        sa.Index("ix_user_name_key_id", "name_key", "id"),
+        sa.Index("ix_user_phone", "phone"),
+        sa.Index("ix_user_updated_at_id", "updated_at", "id"),
         **OPTIONS,
-    )
-    op.create_index("ix_user_created_at_id", "user", ["created_at", "id"])
-    op.create_index("ix_user_name_key_id", "user", ["name_key", "id"])
-    op.create_index("ix_user_phone", "user", ["phone"])
-    op.create_index("ix_user_updated_at_id", "user", ["updated_at", "id"])
-
-    op.create_table(
+    ),
+    sa.Table(
         "pet",
+        METADATA,
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("name", columns.Text(100), nullable=False),
         sa.Column("owner_id", sa.Integer(), nullable=True),
@@ -93,16 +94,21 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_pet"),
         sa.UniqueConstraint("external_ref", name="uq_pet_external_ref"),
         sa.UniqueConstraint("microchip", name="uq_pet_microchip"),
+        sa.Index("ix_pet_created_at_id", "created_at", "id"),
+        sa.Index("ix_pet_name_key_id", "name_key", "id"),
+        sa.Index("ix_pet_owner_id", "owner_id"),
+        sa.Index("ix_pet_species", "species"),
+        sa.Index("ix_pet_updated_at_id", "updated_at", "id"),
         **OPTIONS,
-    )
-    op.create_index("ix_pet_created_at_id", "pet", ["created_at", "id"])
-    op.create_index("ix_pet_name_key_id", "pet", ["name_key", "id"])
-    op.create_index("ix_pet_owner_id", "pet", ["owner_id"])
-    op.create_index("ix_pet_species", "pet", ["species"])
-    op.create_index("ix_pet_updated_at_id", "pet", ["updated_at", "id"])
+    ),
+)
+
+
+def upgrade() -> None:
+    """Bring the tables to this revision."""
+    schema.create(op.get_bind(), TABLES)
 
 
 def downgrade() -> None:
     """Take the tables back to the revision before."""
-    op.drop_table("pet")
-    op.drop_table("user")
+    schema.drop(op.get_bind(), TABLES)

@@ -1,0 +1,145 @@
+"""Tables made and removed, one process at a time: what an interruption left half done is recognised and finished."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import sqlalchemy as sa
+
+from .errors import DatabaseError, TransactionConflictError
+
+LOCK_TIMEOUT = 3600  # Seconds that MariaDB and MySQL let one process wait for another one's changes.
+
+# Earlier versions of this package take the same locks. PostgreSQL's are numbers.
+_LOCK = 0x5A17E7
+_LOCK_NAME = "sqlmodel_alembic_async_version"
+
+
+@contextmanager
+def alone(connection: sa.Connection) -> Iterator[None]:
+    """Keep other processes from changing the schema: they wait until this block ends. It commits, or rolls back.
+
+    Raises:
+        TransactionConflictError: Another process has not ended in time.
+
+    """
+    guard = {"sqlite": _sqlite, "postgresql": _postgresql}.get(connection.dialect.name, _mysql)
+    with guard(connection):
+        yield
+
+
+@contextmanager
+def _sqlite(connection: sa.Connection) -> Iterator[None]:
+    with connection.begin():  # IMMEDIATE: the first statement takes the lock.
+        yield
+
+
+@contextmanager
+def _postgresql(connection: sa.Connection) -> Iterator[None]:
+    with connection.begin():
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+        yield
+
+
+@contextmanager
+def _mysql(connection: sa.Connection) -> Iterator[None]:
+    # The lock is the session's: each DDL statement commits.
+    name = sa.func.concat(sa.func.left(sa.func.sha1(sa.func.database()), 16), ":", _LOCK_NAME)
+    if not connection.scalar(sa.select(sa.func.get_lock(name, LOCK_TIMEOUT))):
+        raise TransactionConflictError("another process is changing the tables of this database: try again later")
+    connection.commit()
+    try:
+        yield
+        connection.commit()
+    finally:
+        if not connection.invalidated:  # A lost connection has lost its lock.
+            connection.rollback()
+            connection.execute(sa.select(sa.func.release_lock(name)))
+            connection.commit()
+
+
+def create(connection: sa.Connection, tables: Collection[sa.Table]) -> None:
+    """Create the tables and indexes that are missing.
+
+    Raises:
+        DatabaseError: A different table has the name of one of these. Nothing is changed.
+
+    """
+    existing = _existing(connection, tables) or {}
+    for table in tables:
+        if table not in existing:
+            order_unique_constraints(table, connection)
+            connection.execute(sa.schema.CreateTable(table))
+        indexes = existing.get(table, set())
+        for name, index in sorted((str(index.name), index) for index in table.indexes):
+            if name not in indexes:
+                connection.execute(sa.schema.CreateIndex(index))
+
+
+def order_unique_constraints(table: sa.Table, connection: sa.Connection, **options: object) -> None:
+    """Have every engine name the same one of several unique values that are taken."""
+    # SQLite names the one whose constraint was created last, the servers the first.
+    unique = [item for item in table.constraints if isinstance(item, sa.UniqueConstraint)]
+    unique.sort(key=lambda constraint: str(constraint.name))
+    places = sorted((item._creation_order for item in unique), reverse=connection.dialect.name == "sqlite")
+    for constraint, place in zip(unique, places, strict=True):
+        constraint._creation_order = place
+
+
+def drop(connection: sa.Connection, tables: Collection[sa.Table]) -> None:
+    """Drop the tables that are there, the last one first.
+
+    Raises:
+        DatabaseError: A different table has the name of one of these. Nothing is changed.
+
+    """
+    existing = _existing(connection, tables)
+    for table in reversed(list(tables)):
+        if existing is None or table in existing:
+            connection.execute(sa.schema.DropTable(table))
+
+
+def exists(connection: sa.Connection, table: sa.Table) -> bool:
+    """Tell whether there is a table with this name."""
+    return sa.inspect(connection).has_table(table.name, connection.schema_for_object(table))
+
+
+def is_same(connection: sa.Connection, table: sa.Table) -> bool:
+    """Tell whether the table with this name has all columns and named constraints of this one."""
+    inspector = sa.inspect(connection)
+    place = (table.name, connection.schema_for_object(table))
+    constraints = (
+        inspector.get_check_constraints(*place)
+        + inspector.get_unique_constraints(*place)
+        + inspector.get_foreign_keys(*place)
+    )
+    names = {item["name"] for item in constraints}
+    columns = {item["name"] for item in inspector.get_columns(*place)}
+    # Only PostgreSQL keeps the name of a primary key.
+    expected = {item.name for item in table.constraints if not isinstance(item, sa.PrimaryKeyConstraint)}
+    return names >= expected and columns >= set(table.columns.keys())
+
+
+def _existing(connection: sa.Connection, tables: Collection[sa.Table]) -> dict[sa.Table, set[str | None]] | None:
+    """Return the tables that are there, with the names of their indexes; None where Alembic only prints the SQL."""
+    if not isinstance(connection, sa.Connection):
+        return None
+    found = {}
+    for table in filter(partial(exists, connection), tables):
+        if is_same(connection, table):
+            indexes = sa.inspect(connection).get_indexes(table.name, connection.schema_for_object(table))
+            found[table] = {index["name"] for index in indexes}
+        elif _is_in_the_way(connection, table):
+            raise DatabaseError(
+                f'this database has a table "{table.name}" that is not this package\'s: rename it, or use another'
+                " database or schema"
+            )
+    return found
+
+
+def _is_in_the_way(connection: sa.Connection, table: sa.Table) -> bool:
+    if connection.dialect.name != "postgresql":
+        return True
+    # The table may be in another schema of the search path than the one where CREATE TABLE puts this one.
+    schema = connection.schema_for_object(table) or connection.scalar(sa.select(sa.func.current_schema()))
+    return sa.inspect(connection).has_table(table.name, schema)
