@@ -1,14 +1,13 @@
 """Cells of a file: text that becomes the values of a row, or is refused with a reason."""
 
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from typing import Any, Literal
 
-from ..fields import fold
-from .csv_files import OWNER, restored
+from .csv_files import OWNER
+from .escapes import FIELDS_WITH_PLACEHOLDERS, MARK, is_placeholder, restored
 
 PlaceholderNames = Literal["reject", "keep"]
 
@@ -17,26 +16,9 @@ _FLAGS = {**dict.fromkeys(("true", "yes", "y", "1"), True), **dict.fromkeys(("fa
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _YEAR = re.compile(r"\d{4}", re.ASCII)
 _INTEGER = re.compile(r"\d{1,10}", re.ASCII)
-_PLACEHOLDERS = {
-    *("unknown", "unk", "none", "null", "nil", "na", "n/a", "n.a.", "tbd", "tba", "no name", "noname", "nameless"),
-    *("unnamed", "not named", "not named yet", "not yet named", "not provided", "not available", "not known"),
-    *("not specified", "unspecified", "undisclosed", "x", "xx", "xxx", "xxxx"),
-}
-_LONGEST_PLACEHOLDER = max(map(len, _PLACEHOLDERS))
 # Two days that tell day, month and year apart.
 _SAMPLES = (date(1999, 2, 3), date(2021, 11, 28))
 _AMBIGUOUS = "1999-02-03"
-
-
-def is_placeholder(text: str) -> bool:
-    """Tell whether a text only stands for what is not known: such a word, or digits and punctuation alone."""
-    if len(text) <= _LONGEST_PLACEHOLDER and fold(text) in _PLACEHOLDERS:
-        return True
-    return not (text[0].isalpha() or any(map(_says_something, text)))
-
-
-def _says_something(character: str) -> bool:
-    return character.isalpha() or unicodedata.category(character) in ("Mn", "Mc", "So")
 
 
 class CellReader:
@@ -66,24 +48,26 @@ class CellReader:
             "weight_g": _grams,
         }
         plan = [
-            (index, field.startswith(OWNER), field.removeprefix(OWNER), special.get(field))
+            (index, field, field.startswith(OWNER), field.removeprefix(OWNER), special.get(field))
             for index, field in enumerate(fields)
             if field
         ]
         # A year alone must know whether it is said to be exact.
-        self._plan = sorted(plan, key=lambda column: column[2] == "birth_date")
+        self._plan = sorted(plan, key=lambda column: column[1] == "birth_date")
 
     def read(self, cells: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], list[tuple[str, str]]]:
         """Return the values of the pet and of its owner, and field and reason of each bad cell."""
         pet: dict[str, Any] = {}
         owner: dict[str, Any] = {}
         bad = []
-        for index, is_owner, name, convert in self._plan:
+        for index, field, is_owner, name, convert in self._plan:
             text = cells[index].strip()
             if not text:
                 continue
-            if text[0] == "'":
-                text = restored(text)
+            if text[0] == MARK and (bare := restored(field, text)) != text:
+                text = bare
+                if field in FIELDS_WITH_PLACEHOLDERS:
+                    convert = None  # The mark says that the text is meant.
             values = owner if is_owner else pet
             if convert is None:
                 values[name] = text
@@ -91,7 +75,7 @@ class CellReader:
             try:
                 value = convert(text, values)
             except ValueError as error:
-                bad.append((OWNER + name if is_owner else name, str(error)))
+                bad.append((field, str(error)))
             else:
                 if value is not None:
                     values[name] = value

@@ -2,20 +2,19 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import sqlalchemy as sa
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
-from sqlmodel.sql.expression import SelectOfScalar
 
 from ..errors import SimilarExistsError
 from ..models import Pet, PetCreate, User, UserCreate
-from . import rows
+from . import lookups, rows
 from .similarity import (
     GMAIL,
     GMAIL_DOMAINS,
@@ -24,6 +23,8 @@ from .similarity import (
     DuplicateReason,
     Group,
     Index,
+    Key,
+    Member,
     agreed,
     chip_ends_of,
     chips_of,
@@ -32,6 +33,7 @@ from .similarity import (
     member_of,
     score,
 )
+from .slices import fetch_all, mapped
 from .values import new_values
 
 Row = TypeVar("Row", User, Pet)
@@ -80,9 +82,10 @@ async def find_duplicate_pets(session: AsyncSession) -> AsyncIterator[DuplicateG
 async def _find(session: AsyncSession, model: type[Row]) -> AsyncIterator[DuplicateGroup[Row]]:
     for batch in _batches(await _groups(session, model)):
         ids = [row_id for group in batch for row_id in group.ids]
-        found = {row.id: row for row in await rows.fetch_all(session, _of_ids(model), {"ids": ids})}
+        found = await mapped(partial(_Found.of, model), await lookups.fetch_rows(session, model, "id", ids))
+        by_id = {each.member.id: each for each in found}
         # All of a batch before its first row is handed out: what its receiver commits may have to be read anew.
-        for group in [_as_it_is_now(model, group, found) for group in batch]:
+        for group in [_as_it_is_now(group, by_id) for group in batch]:
             if group is not None:
                 yield group
 
@@ -91,20 +94,21 @@ async def _groups(session: AsyncSession, model: type[Row]) -> list[Group]:
     index = Index()
     last = 0
     while True:
-        page = await rows.fetch_all(session, _of_keys(model), {"last": last})
-        for row in page:
-            index.add(member_of(row), keys_of(model, row))
+        page = await fetch_all(session, _of_keys(model), {"last": last})
+        await mapped(lambda row: index.add(member_of(row), keys_of(model, row)), page)
         if len(page) < _BATCH:
             # Where half of 100,000 rows are duplicates this takes a second, in which others want to go on.
-            return await asyncio.to_thread(index.groups)
+            return await asyncio.to_thread(index.take_groups)
         last = page[-1].id
 
 
-def _batches(groups: Iterable[Group]) -> Iterator[list[Group]]:
+def _batches(groups: list[Group]) -> Iterator[list[Group]]:
     """Yield groups to be read in one statement; a row comes once, for its receiver may merge it with another."""
     batch: list[Group] = []
     ids: set[int] = set()
-    for group in groups:
+    groups.reverse()
+    while groups:
+        group = groups.pop()  # To let go of all of them in the end would take as long as to make them.
         if len(ids) + len(group.ids) > _BATCH or not ids.isdisjoint(group.ids):
             yield batch
             batch, ids = [], set()
@@ -114,15 +118,25 @@ def _batches(groups: Iterable[Group]) -> Iterator[list[Group]]:
         yield batch
 
 
-def _as_it_is_now(model: type[Row], group: Group, found: dict[int | None, Row]) -> DuplicateGroup[Row] | None:
+class _Found(NamedTuple):
+    row: Any
+    member: Member
+    keys: frozenset[Key]
+
+    @classmethod
+    def of(cls, model: type[User] | type[Pet], row: User | Pet) -> Self:
+        return cls(row, member_of(row), keys_of(model, row))
+
+
+def _as_it_is_now(group: Group, found: dict[int, _Found]) -> DuplicateGroup[Any] | None:
     # Rows may be gone, or changed, since their keys were read.
-    there = [(found[row_id], keys_of(model, found[row_id])) for row_id in group.ids if row_id in found]
-    alike = [(row, keys) for row, keys in there if not keys.isdisjoint(group.keys)]
+    there = [found[row_id] for row_id in group.ids if row_id in found]
+    alike = [each for each in there if not each.keys.isdisjoint(group.keys)]
     if len(alike) < 2:
         return None
-    shared = frozenset.intersection(*(keys for _, keys in alike))
-    reasons = agreed(shared, [member_of(row) for row, _ in alike])
-    return DuplicateGroup([row for row, _ in alike], reasons) if reasons else None
+    shared = frozenset.intersection(*(each.keys for each in alike))
+    reasons = agreed(shared, [each.member for each in alike])
+    return DuplicateGroup([each.row for each in alike], reasons) if reasons else None
 
 
 async def refuse_similar(
@@ -206,8 +220,3 @@ def _of_keys(model: type[User] | type[Pet]) -> Any:
         columns.append(sa.case((has_number, None), else_=Pet.notes).label("notes"))
     row_id = col(model.id)
     return sa.select(*columns).where(row_id > sa.bindparam("last")).order_by(row_id).limit(_BATCH)
-
-
-@cache
-def _of_ids(model: type[Row]) -> SelectOfScalar[Row]:
-    return select(model).where(col(model.id).in_(sa.bindparam("ids", expanding=True)))

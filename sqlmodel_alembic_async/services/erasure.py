@@ -22,7 +22,7 @@ async def anonymise_user(session: AsyncSession, user_id: int) -> User:
     """Erase all that is personal about a user, and the notes and external_ref of their pets; both stay countable."""
     differs = sa.or_(*(col(getattr(User, name)).is_distinct_from(value) for name, value in _PERSONAL.items()))
     user = await rows.update(session, User, user_id, {**_PERSONAL, "name_key": name_key(_NAME)}, differs)
-    if user is None and (user := await rows.fetch_by_id(session, User, user_id)) is None:
+    if user is None and (user := await rows.fetch_as_written(session, User, user_id)) is None:
         raise UserNotFoundError(user_id)
     known = sa.or_(*(col(getattr(Pet, name)).is_not(None) for name in _PERSONAL_OF_PETS))
     await change_pets_of(session, user_id, dict.fromkeys(_PERSONAL_OF_PETS), known)

@@ -1,13 +1,10 @@
 """Export: pets with their owners as a CSV file, in the format that import_pets() reads."""
 
 import csv
-import os
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+import io
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import date
-from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import Any, TextIO
+from typing import Any
 
 import sqlalchemy as sa
 from sqlmodel import col
@@ -15,10 +12,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from typing_extensions import Unpack
 
 from ..models import Pet, User
-from . import rows, statements
-from .csv_files import COLUMNS, OWNER, OWNER_FIELDS, PET_FIELDS, Source, defused
+from . import slices, statements
+from .csv_files import COLUMNS, OWNER, OWNER_FIELDS, PET_FIELDS
+from .escapes import escaped
 from .pets import PetFilters, pet_terms
+from .sources import Source
 from .statements import Terms
+from .targets import writable
 
 _BATCH = 1000
 _LINE_END = "\r\n"
@@ -31,13 +31,18 @@ async def export_pets(session: AsyncSession, target: Source, **filters: Unpack[P
     """
     terms = pet_terms(filters)
     exported = 0
-    with _writable(target) as file:
-        writer = csv.writer(file, lineterminator=_LINE_END)
-        writer.writerow(COLUMNS)
+    async with writable(target) as write:
+        await write(_lines([COLUMNS]))
         async for batch in _batches(session, terms):
-            writer.writerows(map(_cells, batch))
+            await write(_lines(await slices.mapped(_cells, batch)))
             exported += len(batch)
     return exported
+
+
+def _lines(rows: Iterable[Sequence[str]]) -> str:
+    lines = io.StringIO(newline="")
+    csv.writer(lines, lineterminator=_LINE_END).writerows(rows)
+    return lines.getvalue()
 
 
 async def _batches(session: AsyncSession, terms: Terms) -> AsyncIterator[Sequence[Any]]:
@@ -49,9 +54,7 @@ async def _batches(session: AsyncSession, terms: Terms) -> AsyncIterator[Sequenc
     values = statements.values(terms)
     last_id = 0
     while True:
-        async with rows.statement(session):
-            parameters = {**values, "last_id": last_id}
-            batch = (await session.exec(query, params=parameters)).all()  # type: ignore[call-overload]  # SQLAlchemy's own
+        batch = await slices.fetch_all(session, query, {**values, "last_id": last_id})
         if not batch:
             return
         yield batch
@@ -59,36 +62,14 @@ async def _batches(session: AsyncSession, terms: Terms) -> AsyncIterator[Sequenc
 
 
 def _cells(row: Sequence[Any]) -> list[str]:
-    return [_cell(value) for value in row[1:]]
+    return [_cell(field, value) for field, value in zip(COLUMNS, row[1:], strict=True)]
 
 
-def _cell(value: Any) -> str:
+def _cell(field: str, value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, date):
         return value.isoformat()
-    return defused(str(value))
-
-
-@contextmanager
-def _writable(target: Source) -> Iterator[TextIO]:
-    if not isinstance(target, str | os.PathLike):
-        yield target
-        return
-    path = Path(target)
-    if path.exists() and not path.is_file():  # A device, or a pipe: there is nothing to replace.
-        with path.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        return
-    path = path.resolve()  # What a link points to is replaced, not the link.
-    # Who exports again must not lose the last export where this one fails.
-    with NamedTemporaryFile("w", encoding="utf-8", newline="", dir=path.parent, delete=False) as part:
-        try:
-            yield part  # type: ignore[misc]  # it is a text file
-            part.close()
-            os.replace(part.name, path)
-        except BaseException:
-            os.unlink(part.name)
-            raise
+    return escaped(field, str(value))

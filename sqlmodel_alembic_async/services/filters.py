@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, with_config
+from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
 from ..fields import Flag, Moment, SearchText
-from .statements import ESCAPE, Terms
+from .statements import Terms
 
 Filters = TypeVar("Filters")
 
@@ -17,7 +17,6 @@ _LAST_CHARACTER = 0x10FFFF
 _SURROGATES = range(0xD800, 0xE000)
 
 
-@with_config(FILTER_CONFIG)
 class RowFilters(TypedDict, total=False):
     """`archived`: False (the default) leaves archived rows out, True gives only them, None gives both.
 
@@ -28,6 +27,13 @@ class RowFilters(TypedDict, total=False):
     name_contains: SearchText
     archived: Flag | None
     changed_since: Moment
+
+
+def filter_adapter(filters: type[Filters]) -> TypeAdapter[Filters]:
+    """Return the adapter that validates these filters; its errors show no value."""
+    # pydantic does not read hide_input_in_errors from a TypedDict, and takes no configuration beside one.
+    config = ConfigDict(title=filters.__name__, **FILTER_CONFIG)
+    return TypeAdapter(filters | None, config=config)  # type: ignore[arg-type]  # None is never given
 
 
 def validated(adapter: TypeAdapter[Filters], filters: Mapping[str, Any], known: Mapping[str, Any]) -> Filters:
@@ -45,7 +51,7 @@ def row_terms(filters: RowFilters) -> Terms:
         if end := _after_every(prefix):
             terms["name_key", "lt"] = end
     if part := filters.get("name_contains"):
-        terms["name_key", "like"] = f"%{_escaped(part)}%"
+        terms["name_key", "contains"] = part
     if (archived := filters.get("archived", False)) is not None:
         terms |= null_term("archived_at", not archived)
     if "changed_since" in filters:
@@ -56,10 +62,6 @@ def row_terms(filters: RowFilters) -> Terms:
 def null_term(column: str, is_null: bool) -> Terms:
     """Ask for rows where the column is null, or for those where it is not."""
     return {(column, "is_" if is_null else "is_not"): None}
-
-
-def _escaped(text: str) -> str:
-    return "".join(ESCAPE + character if character in ("%", "_", ESCAPE) else character for character in text)
 
 
 def _after_every(prefix: str) -> str | None:

@@ -6,22 +6,23 @@ from typing import Any
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ..models import User, UserCreate, UserUpdate
-from . import batches
+from . import lookups
 from .csv_files import OWNER
 from .import_rows import ImportedFile, ImportedOwner, ImportedRow, given
 from .ledger import OWNER_KEYS, half
+from .slices import mapped
 from .values import valid_values
 
 
 async def find_owners(session: AsyncSession, file: ImportedFile, rows: Iterable[ImportedRow]) -> None:
     """Give each row its owner, or reject it."""
     with_owner = [row for row in rows if row.owner_cells and not row.bad_fields]
-    stored = await batches.fetch_by_keys(session, User, (key for row in with_owner for key in row.owner_keys))
+    stored = await lookups.fetch_by_keys(session, User, (key for row in with_owner for key in row.owner_keys))
     ids = {row.stored["owner_id"] for row in with_owner if row.stored is not None and not row.owner_keys} - {None}
-    present = {owner["id"]: owner for owner in await batches.fetch_where_in(session, User, "id", ids)}
+    present = {owner["id"]: owner for owner in await lookups.fetch_columns(session, User, "id", ids)}
     owners: dict[Any, ImportedOwner] = {}  # By key, by id, and those without a key by their cells.
-    # A pet that is stored tells who an owner without a key is, also for the other rows of that owner.
-    for row in sorted(with_owner, key=lambda row: row.stored is None or bool(row.owner_keys)):
+
+    def find(row: ImportedRow) -> None:
         with file.rejecting(row, OWNER):
             if row.owner_keys:
                 match = file.one(row, row.owner_keys, stored, OWNER)
@@ -32,6 +33,9 @@ async def find_owners(session: AsyncSession, file: ImportedFile, rows: Iterable[
                 row.owner = _unkeyed_owner(file, row, owners)
         if row.owner is not None and row.stored is not None:
             _check_transfer(file, row, row.stored, row.owner)
+
+    # A pet that is stored tells who an owner without a key is, also for the other rows of that owner.
+    await mapped(find, sorted(with_owner, key=lambda row: row.stored is None or bool(row.owner_keys)))
 
 
 def _keyed_owner(

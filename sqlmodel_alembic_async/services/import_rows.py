@@ -1,8 +1,7 @@
 """The rows of a file on their way in: what was read, what is wrong with it, and whom it is about."""
 
-import asyncio
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -13,9 +12,10 @@ from ..fields import Email, ExternalRef, Microchip
 from ..models import PetUpdate, UserUpdate
 from ..reports import ImportReport
 from .cells import CellReader
-from .csv_files import OWNER, CSVFile
+from .csv_files import OWNER, CSVFile, Line
 from .filters import FILTER_CONFIG
 from .ledger import OWNER_KEYS, Key, Ledger
+from .slices import mapped
 
 _KEYS: dict[str, TypeAdapter[Any]] = {
     "external_ref": TypeAdapter(ExternalRef, config=FILTER_CONFIG),
@@ -59,25 +59,30 @@ class ImportedFile:
         self.ledger = ledger
         self._file = file
         self._cells = cells
+        self._sorted = 0
 
     async def look_ahead(self, *, counted: bool) -> None:
         """Read the keys of the whole file: what two rows claim is refused to both."""
         if not counted and not {*PET_KEYS, *(OWNER + name for name in OWNER_KEYS)}.intersection(self._file.fields):
             return
-        for batch in self._file.batches():
-            for line, texts in batch:
-                if len(texts) == len(self._file.header):
-                    pet, owner, _ = self._cells.read(texts)
-                    self.ledger.claim(line, _keys(pet, PET_KEYS), _keys(owner, OWNER_KEYS), owner)
+        for batch in self.batches():
+            await mapped(self._claim, batch)
             self.ledger.rows += len(batch)
-            await asyncio.sleep(0)
-        self.ledger.settle()
+        await self.ledger.settle()
 
-    def batches(self) -> Iterator[list[ImportedRow]]:
-        """Yield the rows."""
-        for batch in self._file.batches():
-            yield list(filter(None, (self._read(line, texts) for line, texts in batch)))
-        self.report.rejections.sort(key=attrgetter("line"))
+    def batches(self) -> Iterator[list[Line]]:
+        """Yield the lines that are not blank, a batch of them at a time, from the first one on."""
+        return self._file.batches()
+
+    async def read(self, batch: Iterable[Line]) -> list[ImportedRow]:
+        """Return the rows of a batch, less those that are no rows."""
+        return list(filter(None, await mapped(self._read, batch)))
+
+    def sort_rejections(self) -> None:
+        """Bring what a batch was rejected for in the order of the lines."""
+        rejections = self.report.rejections
+        rejections[self._sorted :] = sorted(rejections[self._sorted :], key=attrgetter("line"))
+        self._sorted = len(rejections)
 
     def one(
         self, row: ImportedRow, keys: Sequence[Key], stored: dict[Key, dict[str, Any]], prefix: str
@@ -92,18 +97,9 @@ class ImportedFile:
                 self.reject(row, prefix + name, "is the key of a stored row, in which another line changes it")
         return matches[0] if matches else None
 
-    @contextmanager
-    def rejecting(self, row: ImportedRow, prefix: str) -> Iterator[None]:
-        """Reject the row for what a shape refuses."""
-        try:
-            yield
-        except ValidationError as error:
-            for detail in error.errors(include_url=False, include_input=False):
-                name = prefix + str(detail["loc"][0]) if detail["loc"] else None
-                reason = "must not be blank" if detail["type"] == "missing" else detail["msg"]
-                self.reject(row, name, reason.removeprefix("Value error, "))
-        except ValueError as error:
-            self.reject(row, None, str(error))
+    def rejecting(self, row: ImportedRow, prefix: str) -> "_Rejecting":
+        """Reject the row for what a shape refuses inside a `with`."""
+        return _Rejecting(self, row, prefix)
 
     def reject(self, row: ImportedRow, name: str | None, reason: str) -> None:
         """Reject the row for one of its fields, or as a whole."""
@@ -114,7 +110,14 @@ class ImportedFile:
             self.report.reject(row.line, column, text, reason)
         row.bad_fields = (*row.bad_fields, name)
 
-    def _read(self, line: int, texts: list[str]) -> ImportedRow | None:
+    def _claim(self, numbered: Line) -> None:
+        line, texts = numbered
+        if len(texts) == len(self._file.header):
+            pet, owner, _ = self._cells.read(texts)
+            self.ledger.claim(line, _keys(pet, PET_KEYS), _keys(owner, OWNER_KEYS), owner)
+
+    def _read(self, numbered: Line) -> ImportedRow | None:
+        line, texts = numbered
         if len(texts) != len(self._file.header):
             self.report.reject(line, None, None, f"has {len(texts)} cells, not {len(self._file.header)}")
             self.report.rejected += 1
@@ -135,6 +138,30 @@ class ImportedFile:
                 reason = f"differs between lines {lines[0]} and {lines[1]}, which have one owner"
                 self.reject(row, OWNER + name, reason)
         return row
+
+
+class _Rejecting:
+    """A context manager of contextlib's takes three times as long, and each row is in two of them."""
+
+    __slots__ = ("_file", "_prefix", "_row")
+
+    def __init__(self, file: ImportedFile, row: ImportedRow, prefix: str) -> None:
+        self._file = file
+        self._row = row
+        self._prefix = prefix
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if isinstance(error, ValidationError):
+            for detail in error.errors(include_url=False, include_input=False):
+                name = self._prefix + str(detail["loc"][0]) if detail["loc"] else None
+                reason = "must not be blank" if detail["type"] == "missing" else detail["msg"]
+                self._file.reject(self._row, name, reason.removeprefix("Value error, "))
+        elif isinstance(error, ValueError):
+            self._file.reject(self._row, None, str(error))
+        return isinstance(error, ValueError)
 
 
 def given(changes: UserUpdate | PetUpdate) -> dict[str, Any]:

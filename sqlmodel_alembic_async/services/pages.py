@@ -18,7 +18,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 from ..errors import InvalidCursorError
 from ..fields import is_id
 from ..models import Pet, User
-from . import rows, statements
+from . import rows, slices, statements
 from .statements import Terms
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ async def fetch_page(
         place_on = rows.dialect_of(session, model).name
     if offset:
         values["page_offset"] = offset
-    found = await rows.fetch_all(session, _query(order, frozenset(terms), place_on, bool(offset)), values)
+    fetch_all = slices.fetch_all if limit > slices.SLICE else rows.fetch_all
+    found = await fetch_all(session, _query(order, frozenset(terms), place_on, bool(offset)), values)
     items = found[:limit]
     return Page(items, order.cursor(items[-1]) if len(found) > limit else None)
 
@@ -135,7 +136,7 @@ class _Order:
     def place(self, cursor: str) -> dict[str, Any]:
         """Return the parameters of behind()."""
         try:
-            raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+            raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_")
             checksum, payload = raw[:_CHECKSUM_BYTES], raw[_CHECKSUM_BYTES:]
             if checksum != _checksum(payload) or base64.urlsafe_b64encode(raw).rstrip(b"=") != cursor.encode():
                 raise ValueError
@@ -145,7 +146,7 @@ class _Order:
             value = self._read(value)
         except (TypeError, ValueError, OverflowError, RecursionError):
             raise InvalidCursorError("the cursor is malformed, or of another list or another order") from None
-        return {"place_id": row_id} if self._attribute == "id" else {"place": value, "place_id": row_id}
+        return {"place": value, "place_id": row_id}
 
     def _read(self, value: Any) -> Any:
         if self._attribute == "id":

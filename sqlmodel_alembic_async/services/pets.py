@@ -5,7 +5,7 @@ from datetime import date
 from typing import Any
 
 import sqlalchemy as sa
-from pydantic import TypeAdapter, with_config
+from pydantic import TypeAdapter
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from typing_extensions import Unpack
@@ -13,14 +13,14 @@ from typing_extensions import Unpack
 from ..errors import PetDeceasedError, PetNotFoundError, UserNotFoundError
 from ..fields import Breed, Date, Flag, Id, Microchip, Sex, Species, Status, is_id
 from ..models import Pet, PetCreate, PetUpdate
+from ..undo import remember
 from . import batches, pages, rows
-from .filters import FILTER_CONFIG, RowFilters, null_term, row_terms, validated
+from .filters import FILTER_CONFIG, RowFilters, filter_adapter, null_term, row_terms, validated
 from .pages import OrderBy, Page
 from .rows import OnSimilar
 from .statements import Terms
 
 
-@with_config(FILTER_CONFIG)
 class PetFilters(RowFilters, total=False):
     """What narrows a list of pets; `born_from` and `born_until` are inclusive."""
 
@@ -35,7 +35,7 @@ class PetFilters(RowFilters, total=False):
     microchipped: Flag
 
 
-_FILTERS = TypeAdapter(PetFilters)
+_FILTERS = filter_adapter(PetFilters)
 _MICROCHIP: TypeAdapter[str | None] = TypeAdapter(Microchip, config=FILTER_CONFIG)
 _DATE = TypeAdapter(Date, config=FILTER_CONFIG)
 
@@ -120,7 +120,7 @@ async def transfer_pet(session: AsyncSession, pet_id: int, owner_id: int | None,
     except UserNotFoundError as error:
         raise UserNotFoundError(owner_id) from error.__cause__
     if pet is None:
-        _found(await rows.fetch_by_id(session, Pet, pet_id), pet_id)
+        _found(await rows.fetch_as_written(session, Pet, pet_id), pet_id)
         raise PetDeceasedError(pet_id)
     return pet
 
@@ -131,6 +131,7 @@ async def change_pets_of(
     """Change the pets of an owner, and return how many; what is done to users needs it."""
     held = [pet for pet in session.sync_session.identity_map.values() if isinstance(pet, Pet)]
     ids: list[Any] = [pet.id for pet in held if pet.__dict__.get("owner_id") == owner_id]
+    remember(session.sync_session, Pet, ids)
     changed = await rows.update_all(session, Pet, values, col(Pet.owner_id) == owner_id, *conditions)
     # Read anew: one that has another owner meanwhile was not changed, but in the session it looks as if it were.
     await batches.refresh(session, Pet, ids)

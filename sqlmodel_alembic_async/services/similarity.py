@@ -41,6 +41,8 @@ _OF_CHIPS: set[DuplicateReason] = {"microchip", "name_and_microchip"}
 # What more rows than this have in common is a placeholder ("walk-in customer", "unknown"), and tells nothing.
 MOST_ALIKE = 100
 
+_SHARDS = 64
+
 GMAIL = "gmail.com"
 GMAIL_DOMAINS = (GMAIL, "googlemail.com")
 
@@ -72,22 +74,37 @@ class Group(NamedTuple):
 
 
 class Index:
-    """Rows by their keys: no pair of rows is compared, and a row costs a few hundred bytes."""
+    """Rows by their keys: no pair of rows is compared, and a row costs a few hundred bytes.
+
+    A dictionary that grows is copied, and the garbage collector visits what may refer to something: so there are many
+    small ones, which hold numbers.
+    """
 
     def __init__(self) -> None:
-        self._first: dict[str, dict[str, Member]] = defaultdict(dict)
-        self._shared: dict[Key, list[Member]] = {}
+        self._first: dict[str, list[dict[str, int]]] = defaultdict(_shards)
+        self._shared: list[dict[Key, tuple[int, ...]]] = _shards()
 
     def add(self, member: Member, keys: Iterable[Key]) -> None:
         """Note the keys of a row, each of them given once."""
+        number = _packed(member)
         for reason, text in keys:
-            first = self._first[reason].setdefault(text, member)
-            if first is not member:
-                self._shared.setdefault((reason, text), [first]).append(member)
+            shard = hash(text) % _SHARDS
+            first = self._first[reason][shard].setdefault(text, number)
+            if first != number:
+                numbers = self._shared[shard].get((reason, text), (first,))
+                if len(numbers) <= MOST_ALIKE:
+                    self._shared[shard][reason, text] = (*numbers, number)
 
-    def groups(self) -> list[Group]:
-        """Return the rows that share a key, strongest first."""
-        shared = {key: sorted(members) for key, members in self._shared.items() if len(members) <= MOST_ALIKE}
+    def take_groups(self) -> list[Group]:
+        """Return the rows that share a key, strongest first, and let go of all rows, which takes its time, too."""
+        shared: dict[Key, list[Member]] = {}
+        for shard in self._shared:
+            found_in = {key: numbers for key, numbers in shard.items() if len(numbers) <= MOST_ALIKE}
+            shared |= {key: list(map(_unpacked, sorted(numbers))) for key, numbers in found_in.items()}
+            shard.clear()
+        for shards in self._first.values():
+            for first in shards:
+                first.clear()
         of_member: dict[Member, set[Key]] = defaultdict(set)
         for key, members in shared.items():
             for member in members:
@@ -101,6 +118,18 @@ class Index:
                 if reason in (reasons := agreed(keys, members)):
                     found[ids] = Group(ids, keys, reasons)
         return sorted(found.values(), key=lambda group: (-score(group.reasons), group.ids))
+
+
+def _shards() -> list[dict[Any, Any]]:
+    return [{} for _ in range(_SHARDS)]
+
+
+def _packed(member: Member) -> int:
+    return member.id << 32 | member.chip_length << 1 | member.has_species
+
+
+def _unpacked(number: int) -> Member:
+    return Member(number >> 32, (number & 0xFFFFFFFF) >> 1, bool(number & 1))
 
 
 def agreed(keys: Iterable[Key], members: Sequence[Member]) -> tuple[DuplicateReason, ...]:

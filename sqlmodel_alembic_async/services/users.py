@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Literal
 
 import sqlalchemy as sa
-from pydantic import TypeAdapter, with_config
+from pydantic import TypeAdapter
 from sqlalchemy.orm import selectinload
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -14,14 +14,13 @@ from ..errors import ConflictError, UserHasPetsError, UserNotFoundError
 from ..fields import Email, is_id
 from ..models import Pet, User, UserCreate, UserUpdate
 from . import batches, pages, rows
-from .filters import FILTER_CONFIG, RowFilters, row_terms, validated
+from .filters import FILTER_CONFIG, RowFilters, filter_adapter, row_terms, validated
 from .pages import OrderBy, Page
 from .pets import change_pets_of
 from .rows import OnSimilar
 from .statements import Terms
 
 
-@with_config(FILTER_CONFIG)
 class UserFilters(RowFilters, total=False):
     """What narrows a list of users."""
 
@@ -29,7 +28,7 @@ class UserFilters(RowFilters, total=False):
 # Asked in the same statement: a refusal by the foreign key would end the caller's transaction.
 _HAS_NO_PETS = ~select(Pet.id).where(col(Pet.owner_id) == sa.bindparam("row_id")).exists()
 
-_FILTERS = TypeAdapter(UserFilters)
+_FILTERS = filter_adapter(UserFilters)
 _EMAIL: TypeAdapter[str | None] = TypeAdapter(Email, config=FILTER_CONFIG)
 
 
@@ -122,7 +121,7 @@ async def delete_user(session: AsyncSession, user_id: int, *, pets: Literal["ref
         if rows.dialect_of(session, User).name == "sqlite":  # It names no key, and there nobody adds a pet meanwhile.
             raise ConflictError("a row of another table refers to this one") from error.__cause__
         raise UserHasPetsError(user_id) from error.__cause__
-    _found(await rows.fetch_by_id(session, User, user_id), user_id)
+    _found(await rows.fetch_as_written(session, User, user_id), user_id)
     raise UserHasPetsError(user_id)
 
 

@@ -1,12 +1,19 @@
 """Exports: what is written, and where to."""
 
+import asyncio
 import csv
 import io
 import os
+import select
+import threading
+from contextlib import ExitStack, suppress
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sqlmodel_alembic_async import (
     AsyncSession,
@@ -22,7 +29,12 @@ from sqlmodel_alembic_async import (
     import_pets,
     list_pets,
 )
-from sqlmodel_alembic_async.services import csv_files
+from sqlmodel_alembic_async.services import sources, targets
+from sqlmodel_alembic_async.services.escapes import escaped, restored
+
+from ..stress.measures import becomes_true
+
+PATIENCE = 10.0  # Seconds after which a test that hangs is ended.
 
 HEADER = (
     "name,species,breed,color,sex,neutered,birth_date,birth_date_estimated,weight_g,microchip,status,deceased_on,"
@@ -77,7 +89,7 @@ async def test_an_export_takes_the_filters_of_a_list(session: AsyncSession) -> N
 
 
 async def test_an_export_streams_in_the_order_of_the_ids(db: Database, session: AsyncSession) -> None:
-    names = [f"{number % 7} {number}" for number in range(2500)]
+    names = [f"Rex {number % 7} {number}" for number in range(2500)]
     await create_pets(session, (PetCreate(name=name) for name in names))
 
     assert [row["name"] for row in await exported(session)] == names
@@ -100,13 +112,33 @@ async def test_a_cell_that_a_spreadsheet_would_run_is_defused_and_restored(sessi
     assert cell[0] not in "=+-@＝＋－＠"  # noqa: RUF001
     assert cell == (text if text in ("'plain", "a=b") else f"'{text}")
     file.seek(0)
-    report = await import_pets(session, file, placeholder_names="keep")
+    report = await import_pets(session, file)
     assert (report.unchanged, report.rejections) == (1, [])
     assert [pet.name for pet in (await list_pets(session)).items] == [text]
 
 
 def test_a_tab_at_the_beginning_is_defused() -> None:
-    assert [csv_files.defused(text) for text in ("\tx", "\rx", "x\t")] == ["'\tx", "'\rx", "x\t"]
+    assert [escaped("color", text) for text in ("\tx", "\rx", "x\t")] == ["'\tx", "'\rx", "x\t"]
+
+
+@given(
+    field=st.sampled_from(["name", "owner_name", "breed", "color"]),
+    text=st.text(st.sampled_from("'=-?9x ") | st.characters(exclude_categories=["Cs"]), max_size=5),
+)
+def test_what_is_escaped_is_restored(field: str, text: str) -> None:
+    assert restored(field, escaped(field, text)) == text
+
+
+async def test_a_text_that_an_import_would_take_for_a_placeholder_is_marked(session: AsyncSession) -> None:
+    ada = await create_user(session, UserCreate(name="TBD", city="unknown"))
+    await create_pet(session, PetCreate(name="99", breed="Unknown", color="unknown", species="n/a", owner_id=ada.id))
+    await create_pet(session, PetCreate(name="Rex", breed="-", color="-"))
+
+    first, second = await exported(session)
+
+    assert [first[name] for name in ("name", "breed", "color", "species")] == ["'99", "'Unknown", "unknown", "n/a"]
+    assert (first["owner_name"], first["owner_city"]) == ("'TBD", "unknown")
+    assert (second["name"], second["breed"], second["color"]) == ("Rex", "'-", "'-")
 
 
 async def test_a_file_is_replaced_when_everything_is_written_and_is_its_users_alone(
@@ -142,7 +174,7 @@ async def test_an_export_that_fails_leaves_the_last_one(
 
     async with db.transaction() as session:
         await create_pet(session, PetCreate(name="Rex"))
-        monkeypatch.setattr("sqlmodel_alembic_async.services.exports.defused", None)
+        monkeypatch.setattr("sqlmodel_alembic_async.services.exports.escaped", None)
         with pytest.raises(TypeError):
             await export_pets(session, target)
 
@@ -155,6 +187,88 @@ async def test_a_device_is_written_to_and_not_replaced(session: AsyncSession) ->
 
     assert await export_pets(session, "/dev/null") == 1
     assert not Path("/dev/null").is_file()
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_a_pipe_is_written_to_though_this_event_loop_reads_it(
+    session: AsyncSession, tmp_path: Path, is_open: bool
+) -> None:
+    await create_pets(session, (PetCreate(name=f"Zoë {number}", notes="🐶" * 50) for number in range(2500)))
+    await export_pets(session, tmp_path / "file.csv")
+    os.mkfifo(tmp_path / "pipe")
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    # A pipe whose reader goes away refuses what is written to it: then the test fails, and does not hang.
+    watchdog = threading.Timer(PATIENCE, os.close, [reading])
+    watchdog.start()
+    content = b""
+
+    async def write() -> int:
+        if not is_open:
+            return await export_pets(session, tmp_path / "pipe")
+        with (tmp_path / "pipe").open("w", encoding="utf-8", newline="") as file:
+            return await export_pets(session, file)
+
+    task = asyncio.create_task(write())
+    while not task.done():
+        await asyncio.sleep(0.001)
+        with suppress(BlockingIOError):
+            content += os.read(reading, 2**20)
+    watchdog.cancel()
+    os.close(reading)
+
+    assert await task == 2500
+    assert content == (tmp_path / "file.csv").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["full", "full and open", "without a reader"])
+async def test_an_export_to_a_pipe_can_be_cancelled(session: AsyncSession, tmp_path: Path, kind: str) -> None:
+    await create_pets(session, (PetCreate(name="Rex", notes="x" * 200) for _ in range(1000)))
+    os.mkfifo(tmp_path / "pipe")
+    with ExitStack() as stack:
+        if kind != "without a reader":
+            reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+            stack.callback(os.close, reading)
+        target: Any = tmp_path / "pipe"
+        if kind == "full and open":
+            target = stack.enter_context(target.open("w", encoding="utf-8", newline=""))
+        watchdog = threading.Timer(PATIENCE, (tmp_path / "pipe").read_bytes)
+        watchdog.daemon = True
+        watchdog.start()
+
+        task = asyncio.create_task(export_pets(session, target))
+        if kind != "without a reader":
+            assert await becomes_true(lambda: bool(select.select([reading], [], [], 0)[0]), within=PATIENCE)
+        await asyncio.sleep(4 * sources.MOMENT)  # As often it is looked whether the other end is ready.
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+        assert watchdog.is_alive()
+        watchdog.cancel()
+        for thread in threading.enumerate():
+            if thread.name == "sqlmodel_alembic_async":
+                await asyncio.to_thread(thread.join, PATIENCE)
+
+
+async def test_a_pipe_whose_reader_goes_away_is_the_callers_error(session: AsyncSession, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(BrokenPipeError), (tmp_path / "pipe").open("w", encoding="utf-8", newline="") as file:
+        os.close(reading)
+        await export_pets(session, file)
+
+
+async def test_a_pipe_that_can_not_be_opened_is_the_callers_error(
+    session: AsyncSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError
+
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(targets, "_open", refuse)
+
+    with pytest.raises(PermissionError):
+        await export_pets(session, tmp_path / "pipe")
 
 
 async def test_a_folder_that_is_missing_is_the_callers_error(session: AsyncSession, tmp_path: Path) -> None:

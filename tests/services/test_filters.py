@@ -22,6 +22,7 @@ from sqlmodel_alembic_async import (
     create_pet,
     create_pets,
     create_user,
+    create_users,
     delete_user,
     list_pets,
     list_users,
@@ -151,3 +152,44 @@ async def plan_of(connection: AsyncConnection, engine_name: str, statement: str,
         return str((await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)).all())
     await connection.exec_driver_sql("ANALYZE pet")
     return str((await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)).all())
+
+
+async def names_found(session: AsyncSession, **filters: str) -> list[str]:
+    return [user.name for user in (await list_users(session, **filters)).items]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "found", "others"),
+    [
+        ("rex", ["Rex", "rexine"], ["rey", "rew", "re"]),
+        # The next code point after U+D7FF that a text may hold is U+E000.
+        ("a\ud7ff", ["a\ud7ff", "a\ud7ffb"], ["a\ue000", "a\ud7fb", "a"]),
+        ("a\U0010ffff", ["a\U0010ffff", "a\U0010ffffb"], ["a\U0010fffd", "b"]),
+        ("\U0010ffff", ["\U0010ffffa"], ["a"]),
+    ],
+)
+async def test_a_prefix_finds_what_begins_with_it_and_nothing_else(
+    session: AsyncSession, prefix: str, found: list[str], others: list[str]
+) -> None:
+    await create_users(session, [UserCreate(name=name) for name in (*found, *others)])
+
+    assert await names_found(session, name_prefix=prefix) == found
+
+
+async def test_the_character_that_escapes_others_is_literal_too(session: AsyncSession) -> None:
+    await create_users(session, [UserCreate(name=name) for name in ("a/b", "ab", "a//b", "a/%b")])
+
+    assert await names_found(session, name_contains="a/b") == ["a/b"]
+    assert await names_found(session, name_contains="//") == ["a//b"]
+    assert await names_found(session, name_contains="/%") == ["a/%b"]
+
+
+@pytest.mark.parametrize(
+    "filters", [{"name_prefix": "secret\0"}, {"name_contains": "secret\0"}, {"archived": "secret"}]
+)
+async def test_the_error_for_a_filter_does_not_quote_the_value(session: AsyncSession, filters: dict[str, str]) -> None:
+    for service in (list_users, count_pets):
+        with pytest.raises(ValidationError) as caught:
+            await service(session, **filters)
+
+        assert "secret" not in str(caught.value)

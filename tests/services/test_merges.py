@@ -47,8 +47,12 @@ from sqlmodel_alembic_async import (
 )
 
 from ..conftest import Statements, quoted
+from ..stress.measures import some_transaction_waits
 
 NOBODY = 2_000_000_000
+on_servers = pytest.mark.parametrize(
+    "engine_name", ["postgresql", "mariadb"], indirect=True
+)  # SQLite locks all at once.
 Merge = Callable[..., Awaitable[MergeReport[Any]]]
 
 
@@ -535,7 +539,7 @@ async def test_a_pet_that_the_loser_gets_while_a_merge_waits_is_moved(db: Databa
     async with db.transaction() as session:
         await create_pet(session, PetCreate(name="Rex", owner_id=dropped.id))
         merging = asyncio.ensure_future(db.run_transaction(lambda other: merge_users(other, kept.id, dropped.id)))
-        await asyncio.sleep(0.2)
+        assert await some_transaction_waits(db)
     report = await merging
 
     assert report.moved_pets == 1
@@ -555,7 +559,7 @@ async def test_a_pet_that_the_loser_gets_while_a_merge_is_at_work_is_refused(db:
     async with db.transaction() as session:
         await merge_users(session, kept.id, dropped.id)
         giving = asyncio.ensure_future(give())
-        await asyncio.sleep(0.2)
+        assert await some_transaction_waits(db)
     with pytest.raises(UserNotFoundError) as caught:
         await giving
 
@@ -606,6 +610,49 @@ async def test_two_merges_into_one_row_do_not_overwrite_each_other(db: Database)
         assert (await get_user(session, kept.id)).phone == filled
     assert set(conflict) == {"11111", "22222"}
     assert conflict[0] == filled
+
+
+@on_servers
+@pytest.mark.parametrize("merge", [merge_users, merge_pets])
+@pytest.mark.parametrize("locked", ["kept", "dropped"])
+async def test_a_merge_compares_what_a_change_under_way_leaves(db: Database, merge: Merge, locked: str) -> None:
+    async with db.transaction() as session:
+        kept, dropped = await (two_users if merge is merge_users else two_pets)(session, {}, {"notes": "dropped"})
+    row, notes = (kept, "kept") if locked == "kept" else (dropped, "changed")
+
+    async with db.transaction() as session:
+        (await session.get(type(row), row.id)).notes = notes
+        await session.flush()
+        merging = asyncio.ensure_future(db.run_transaction(lambda other: merge(other, kept.id, dropped.id)))
+        assert await some_transaction_waits(db)
+    report = await merging
+
+    if locked == "kept":
+        assert (report.filled, report.conflicts) == ({}, {"notes": ("kept", "dropped")})
+    else:
+        assert (report.filled, report.conflicts) == ({"notes": "changed"}, {})
+    assert report.kept.notes == notes
+
+
+@on_servers
+@pytest.mark.parametrize("merge", [merge_users, merge_pets])
+async def test_a_merge_locks_the_row_of_the_lower_id_first(db: Database, merge: Merge) -> None:
+    async with db.transaction() as session:
+        low, high = await (two_users if merge is merge_users else two_pets)(session, {}, {})
+    async with db.transaction() as session:
+        session.add(low)
+        low.notes = "written later, so that PostgreSQL reads it behind the other one"
+    by_id = select(type(low)).with_for_update()
+
+    async with db.transaction() as session:
+        await session.exec(by_id.where(col(type(low).id) == low.id))
+        merging = asyncio.ensure_future(db.run_transaction(lambda other: merge(other, high.id, low.id)))
+        assert await some_transaction_waits(db)
+        async with db.session() as third:  # The merge has not locked this one yet.
+            nowait = select(type(high)).where(col(type(high).id) == high.id).with_for_update(nowait=True)
+            assert (await third.exec(nowait)).one().id == high.id
+
+    assert (await merging).kept.id == high.id
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql"], indirect=True)

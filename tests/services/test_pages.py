@@ -4,15 +4,19 @@ import asyncio
 import base64
 import hashlib
 import json
+from datetime import UTC, datetime
 from typing import get_args
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import URL
 
 from sqlmodel_alembic_async import (
     AsyncSession,
     Database,
     InvalidCursorError,
     OrderBy,
+    Pet,
     PetCreate,
     UserCreate,
     count_pets,
@@ -205,8 +209,6 @@ async def test_pages_and_prefixes_are_served_by_the_index(db: Database, engine_n
     def note(connection: object, cursor: object, statement: str, parameters: object, *rest: object) -> None:
         texts.append((statement, parameters))
 
-    from sqlalchemy import event
-
     event.listen(db.engine.sync_engine, "before_cursor_execute", note)
     async with db.reading() as session:
         await list_pets(session, after=cursor)
@@ -220,3 +222,89 @@ async def test_pages_and_prefixes_are_served_by_the_index(db: Database, engine_n
             if statement.startswith("SELECT"):
                 plan = (await connection.exec_driver_sql(explain + statement, parameters)).all()
                 assert "ix_pet_name_key_id" in str(plan), plan
+
+
+async def test_a_page_asks_for_one_row_more_than_it_gives(db: Database) -> None:
+    asked: list[tuple[str, tuple[object, ...]]] = []
+
+    def note(connection: object, cursor: object, statement: str, parameters: tuple[object, ...], *rest: object) -> None:
+        asked.append((statement, tuple(parameters)))
+
+    async with db.transaction() as session:
+        await create_pets(session, [PetCreate(name="Rex") for _ in range(9)])
+        event.listen(db.engine.sync_engine, "before_cursor_execute", note)
+        first = await list_pets(session, limit=5)
+        second = await list_pets(session, limit=5, after=first.next)
+        third = await list_pets(session, limit=5, offset=7)
+        event.remove(db.engine.sync_engine, "before_cursor_execute", note)
+
+    assert [len(page.items) for page in (first, second, third)] == [5, 4, 2]
+    assert len(asked) == 3
+    assert all(" LIMIT " in " ".join(statement.split()) and 6 in parameters for statement, parameters in asked)
+    assert [7 in parameters for _, parameters in asked] == [False, False, True]
+
+
+@pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("dialect", ["mysql", "mariadb"])
+@pytest.mark.parametrize("order_by", ["name", "-updated_at"])
+async def test_a_page_deep_in_a_list_reads_a_range_of_mariadbs_index(
+    db: Database, migrated_url: URL, dialect: str, order_by: OrderBy
+) -> None:
+    async with db.transaction() as session:
+        await create_pets(session, (PetCreate(name=f"Rex {number}") for number in range(3000)))
+    asked: list[tuple[str, object]] = []
+
+    def note(connection: object, cursor: object, statement: str, parameters: object, *rest: object) -> None:
+        asked.append((statement, parameters))
+
+    async with Database(migrated_url.set(drivername=f"{dialect}+asyncmy")) as named:
+        async with named.reading() as session:
+            first = await list_pets(session, order_by=order_by, limit=1000)
+            event.listen(named.engine.sync_engine, "before_cursor_execute", note)
+            second = await list_pets(session, order_by=order_by, limit=10, after=first.next)
+        async with named.engine.connect() as connection:
+            await connection.exec_driver_sql("ANALYZE TABLE pet")
+            [statement] = [asked_for for asked_for in asked if asked_for[0].startswith("SELECT")]
+            [plan] = (await connection.exec_driver_sql(f"EXPLAIN {statement[0]}", statement[1])).mappings()
+
+    assert named.engine.dialect.name == dialect
+    assert plan["type"] == "range"
+    assert {pet.id for pet in first.items} & {pet.id for pet in second.items} == set()
+
+
+async def test_these_are_the_orders(session: AsyncSession) -> None:
+    orders = ("name", "-name", "created_at", "-created_at", "updated_at", "-updated_at", "id", "-id")
+
+    assert get_args(OrderBy) == orders
+    for order_by in orders:
+        assert (await list_pets(session, order_by=order_by)).items == []
+    with pytest.raises(ValueError, match=rf"^order_by must be one of {', '.join(orders)}$"):
+        await list_pets(session, order_by="names")
+
+
+async def test_the_limits_are_told_and_are_allowed(session: AsyncSession) -> None:
+    for options in ({"limit": 1}, {"limit": 1000}, {"offset": 0}, {"offset": 2_147_483_647}):
+        assert (await list_pets(session, **options)).items == []
+    with pytest.raises(ValueError, match=r"^limit must be an integer from 1 to 1000$"):
+        await list_pets(session, limit=1001)
+    with pytest.raises(ValueError, match=r"^offset must be an integer from 0 to 2147483647$"):
+        await list_pets(session, offset=2_147_483_648)
+
+
+@pytest.mark.parametrize(
+    ("order_by", "place"),
+    [
+        ("name", ["m", 1]),
+        ("-name", ["m", 2**31 - 1]),
+        ("created_at", ["2026-01-02T03:04:05.678901+00:00", 1]),
+        ("created_at", ["2026-01-02T04:04:05.678901+01:00", 1]),
+        ("id", [1, 1]),
+    ],
+)
+async def test_a_cursor_reads_as_it_was_written(session: AsyncSession, order_by: OrderBy, place: list[object]) -> None:
+    session.add(Pet(name="M", id=2, created_at=datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)))
+    await session.flush()
+
+    page = await list_pets(session, order_by=order_by, after=forged("pet", order_by, *place))
+
+    assert [pet.id for pet in page.items] == [2]

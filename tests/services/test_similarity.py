@@ -1,5 +1,6 @@
 """When two rows may be one."""
 
+import gc
 from datetime import date
 from itertools import combinations
 from types import SimpleNamespace
@@ -10,7 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlmodel_alembic_async import Pet, PetCreate, User, UserCreate
-from sqlmodel_alembic_async.services.similarity import MOST_ALIKE, Group, Index, agreed, keys_of, member_of, score
+from sqlmodel_alembic_async.services.similarity import (
+    MOST_ALIKE,
+    Group,
+    Index,
+    Key,
+    Member,
+    _packed,
+    _unpacked,
+    agreed,
+    keys_of,
+    member_of,
+    score,
+)
 from sqlmodel_alembic_async.services.values import new_values
 
 CHIP = "985141000123456"
@@ -131,7 +144,7 @@ def groups(model: type[User] | type[Pet], rows: list[Any]) -> list[Group]:
     index = Index()
     for row in rows:
         index.add(member_of(row), keys_of(model, row))
-    return index.groups()
+    return index.take_groups()
 
 
 def told(model: type[User] | type[Pet], rows: list[Any]) -> list[tuple[tuple[int, ...], set[str]]]:
@@ -205,7 +218,9 @@ def test_what_most_have_is_a_placeholder() -> None:
     walk_in = [user(row_id, name="Walk-in", postal_code="98116") for row_id in range(1, MOST_ALIKE + 1)]
 
     assert [group.ids for group in groups(User, walk_in)] == [tuple(range(1, MOST_ALIKE + 1))]
-    assert groups(User, [*walk_in, user(MOST_ALIKE + 1, name="Walk-in", postal_code="98116")]) == []
+    for more in (1, 2, 3):
+        walk_in.append(user(MOST_ALIKE + more, name="Walk-in", postal_code="98116"))
+        assert groups(User, walk_in) == []
 
 
 some_users = st.lists(
@@ -255,3 +270,29 @@ def test_a_group_agrees_in_each_of_its_reasons_and_no_pair_is_missed(values: lis
     assert [score(group.reasons) for group in found] == sorted((score(group.reasons) for group in found), reverse=True)
     order.shuffle(rows)
     assert groups(model, rows) == found
+
+
+def test_an_index_is_neither_copied_nor_visited_in_one_long_step() -> None:
+    index = Index()
+    for number in range(20_000):
+        keys: set[Key] = {("owner_and_name", f"{number // 2}"), ("microchip", f"{number}")}
+        index.add(Member(number, 15 * (number % 2), True), keys)
+
+    dictionaries = [shard for shards in index._first.values() for shard in shards]
+    gc.collect()
+    assert sum(map(len, dictionaries)) == 30_000
+    assert max(map(len, [*dictionaries, *index._shared])) < 1000
+    assert not any(map(gc.is_tracked, dictionaries))
+    assert len(index.take_groups()) == 0  # "owner_and_name" does not count for what has a species.
+    assert not any([*dictionaries, *index._shared])
+
+
+@pytest.mark.parametrize("member", [Member(1, 0, False), Member(2**31 - 1, 15, True), Member(7, 2**20, False)])
+def test_a_member_is_unpacked_as_it_was(member: Member) -> None:
+    index = Index()
+    other = member._replace(id=member.id + 1)
+    for each in (other, member):
+        index.add(each, [("microchip", "1")])
+
+    assert _unpacked(_packed(member)) == member
+    assert index.take_groups() == [Group((member.id, other.id), frozenset({("microchip", "1")}), ("microchip",))]

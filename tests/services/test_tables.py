@@ -223,3 +223,52 @@ async def test_a_row_with_control_characters_of_others_is_shown(session: AsyncSe
     await (await session.connection()).execute(text("UPDATE pet SET color = :color"), {"color": "a\x07b"})
 
     assert pretty(await list_pets(session)).splitlines()[2].split() == [str(pet.id), "Rex", "a\ufffdb"]
+
+
+def test_html_stands_row_by_row_with_numbers_on_the_right() -> None:
+    pets = page(Pet(id=1, name="Rex"), Pet(id=2, name="Mia", neutered=False))
+
+    assert pets._repr_html_() == (
+        "<div><table><thead><tr><th>id</th><th>name</th><th>neutered</th></tr></thead><tbody>"
+        '<tr><td style="text-align: right">1</td><td style="text-align: left">Rex</td>'
+        '<td style="text-align: left"></td></tr>'
+        '<tr><td style="text-align: right">2</td><td style="text-align: left">Mia</td>'
+        '<td style="text-align: left">no</td></tr>'
+        "</tbody></table><p>2 rows</p></div>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("character", "places"),
+    [
+        ("a", 1),
+        ("é", 1),
+        ("猫", 2),
+        ("\N{FULLWIDTH LATIN CAPITAL LETTER A}", 2),
+        ("\N{HALFWIDTH KATAKANA LETTER A}", 1),
+        ("\N{COMBINING ACUTE ACCENT}", 0),
+        ("\N{COMBINING ENCLOSING CIRCLE}", 0),
+        ("\N{ZERO WIDTH JOINER}", 0),
+    ],
+)
+def test_a_character_takes_these_places(character: str, places: int) -> None:
+    line = pretty(page(Pet(id=1, name=f"o{character}", color="red"), Pet(id=2, name="12345", color="red"))).splitlines()
+
+    assert line[2] == f" 1  o{character}{' ' * (4 - places)}  red"
+
+
+@pytest.mark.parametrize(("length", "is_cut"), [(300, False), (301, True)])
+def test_of_a_text_three_hundred_characters_are_looked_at(length: int, is_cut: bool) -> None:
+    notes = "a" + "\N{COMBINING ACUTE ACCENT}" * (length - 1)
+
+    line = pretty(page(Pet(id=1, name="Rex", notes=notes))).splitlines()[2]
+
+    assert line.endswith("…") is is_cut
+
+
+def test_a_page_of_one_row_says_so() -> None:
+    assert [pretty(page(*pets)).splitlines()[-1] for pets in ((), (Pet(id=1),), (Pet(id=1), Pet(id=2)))] == [
+        "no rows",
+        "1 row",
+        "2 rows",
+    ]

@@ -6,6 +6,7 @@ from datetime import date
 import pytest
 from pydantic import ValidationError
 from sqlalchemy import text
+from sqlmodel.ext.asyncio.session import AsyncSession as PlainSession
 
 from sqlmodel_alembic_async import (
     AlreadyExistsError,
@@ -36,6 +37,7 @@ from sqlmodel_alembic_async import (
 )
 
 from ..conftest import Statements
+from ..stress.measures import some_transaction_waits
 
 NOBODY = 2_000_000_000
 
@@ -246,7 +248,7 @@ async def test_a_user_who_gets_a_pet_meanwhile_is_not_deleted(db: Database) -> N
     async with db.transaction() as session:
         await create_pet(session, PetCreate(name="Rex", owner_id=user.id))
         deletion = asyncio.create_task(delete())
-        await asyncio.sleep(0.3)
+        assert await some_transaction_waits(db)
     with pytest.raises(UserHasPetsError) as caught:
         await deletion
 
@@ -269,6 +271,39 @@ async def test_what_is_pending_in_the_session_is_not_overwritten_by_a_read(db: D
     async with db.reading() as session:
         found = await get_user(session, user_id)
     assert (found.name, found.city, found.phone) == ("Eve", "Rome", "12345")
+
+
+@pytest.mark.parametrize("autoflush", [True, False])
+async def test_what_is_pending_in_the_session_is_read(db: Database, autoflush: bool) -> None:
+    async with AsyncSession(db.engine, autoflush=autoflush) as session:
+        session.add(User(name="Ada"))
+        assert [user.name for user in (await list_users(session)).items] == ["Ada"]
+        user = (await list_users(session)).items[0]
+        await session.commit()
+
+        await session.delete(user)
+        assert (await list_users(session)).items == []
+        await session.rollback()
+
+        await session.refresh(user)
+        user.name = "Eve"
+        assert await count_users(session, name_prefix="eve") == 1
+
+
+@pytest.mark.parametrize("savepoint", [True, False])
+async def test_a_transaction_that_a_flush_ended_is_not_ended_again(db: Database, savepoint: bool) -> None:
+    async with db.transaction() as session:
+        await create_user(session, UserCreate(name="Ada", email="ada@example.com"))
+
+    async with PlainSession(db.engine) as session:
+        nested = await session.begin_nested() if savepoint else None
+        session.add(User(name="Eve", email="ada@example.com"))
+        with pytest.raises(AlreadyExistsError):
+            await count_users(session)  # SQLAlchemy remarks on a second end, and here remarks are errors.
+        with pytest.raises(DatabaseError, match="begin_nested"):
+            await count_users(session)
+        await (nested or session).rollback()
+        assert await count_users(session) == 1
 
 
 async def test_a_deleted_user_releases_the_pets_if_asked(session: AsyncSession) -> None:
@@ -327,6 +362,17 @@ async def test_names_are_searched_in_any_case_and_literally(session: AsyncSessio
     assert await found(name_contains="K\\S") == {"back\\slash"}
     assert await found(name_prefix="\U0010ffff") == {"\U0010ffffx"}
     assert await found(name_prefix="", name_contains="") == {"Zo\u00eb", "ZO\u00cb Smith", *names[2:]}
+
+
+async def test_a_search_tells_the_last_characters_of_a_plane_apart(session: AsyncSession) -> None:
+    odd = ["\ufffd", "\ufffe", "\uffff", "\U0001fffe", "\U0010ffff", "\ue000", "\ud7ff"]
+    await create_users(session, [UserCreate(name=f"Ada {character} Byron") for character in odd])
+
+    for character in odd:
+        for part in (character, f"A {character} b"):
+            found = (await list_users(session, name_contains=part)).items
+            assert [user.name for user in found] == [f"Ada {character} Byron"]
+            assert await count_users(session, name_contains=part) == 1
 
 
 async def test_an_unknown_filter_is_a_type_error(session: AsyncSession) -> None:

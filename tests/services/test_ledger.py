@@ -1,0 +1,47 @@
+"""What an import remembers of a whole file."""
+
+import asyncio
+import io
+from typing import Any
+
+import pytest
+
+from sqlmodel_alembic_async import AsyncSession, StorageError, count_pets, import_pets
+from sqlmodel_alembic_async.services import ledger
+
+# It takes seconds, as a million keys do.
+_LONG = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 50000000) SELECT max(i), 1 FROM n"
+
+
+@pytest.mark.parametrize("statement", ["_CLAIMED_TWICE", "_SAID_IN_TWO_WAYS"])
+async def test_keys_are_sorted_beside_the_event_loop_until_that_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    monkeypatch.setattr(ledger, statement, _LONG)
+    nobody: Any = None
+    task = asyncio.create_task(import_pets(nobody, io.StringIO("name,external_ref\nRex,p1\n")))
+
+    await asyncio.sleep(0.05)  # The loop goes on.
+    assert not task.done()
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0)
+
+    async with asyncio.timeout(10):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+@pytest.mark.parametrize("pages", [5, 9, 18])
+async def test_a_ledger_that_is_full_is_told_and_nothing_is_written(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch, pages: int
+) -> None:
+    monkeypatch.setattr(ledger, "_TABLES", f"PRAGMA max_page_count = {pages}; {ledger._TABLES}")
+    lines = "".join(f"Rex,p{number},Ada {number}\n" for number in range(1000))
+    keyed = "name,external_ref,owner_name\n" + lines
+
+    with pytest.raises(StorageError, match="the temporary storage is full") as caught:
+        await import_pets(session, io.StringIO(keyed))
+
+    assert str(caught.value.__cause__) == "sqlite3.OperationalError SQLITE_FULL"
+    assert await count_pets(session) == 0

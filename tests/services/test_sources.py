@@ -1,0 +1,300 @@
+"""Sources of an import: files that are imported again, and pipes that can be read only once."""
+
+import asyncio
+import io
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+import pytest
+
+from sqlmodel_alembic_async import (
+    AsyncSession,
+    Database,
+    ImportRejectedError,
+    TransactionConflictError,
+    count_pets,
+    import_pets,
+    list_pets,
+)
+from sqlmodel_alembic_async.services.sources import opened
+from sqlmodel_alembic_async.services.threads import started
+
+LINES = "name,external_ref\r\nRex,p1\r\nTom,p2\r\n"
+PATIENCE = 10.0  # Seconds after which a test that hangs is ended.
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+# Files.
+
+
+def file_behind_a_title(tmp_path: Path) -> TextIO:
+    (tmp_path / "pets.csv").write_text(f"Pets of Zoë\r\n{LINES}", encoding="utf-8", newline="")
+    file = (tmp_path / "pets.csv").open(encoding="utf-8", newline="")
+    assert file.readline() == "Pets of Zoë\r\n"
+    return file
+
+
+@pytest.mark.parametrize(
+    "open_file",
+    [
+        lambda folder: io.StringIO(LINES),
+        lambda folder: io.StringIO("\ufeff" + LINES, newline=""),
+        file_behind_a_title,
+    ],
+)
+async def test_an_open_file_is_imported_again_from_where_it_was(
+    session: AsyncSession, tmp_path: Path, open_file: Callable[[Path], TextIO]
+) -> None:
+    with open_file(tmp_path) as file:
+        dry = await import_pets(session, file, dry_run=True)
+        wet = await import_pets(session, file)
+        with pytest.raises(ImportRejectedError, match="no column of ours"):
+            await import_pets(session, file, columns={"external_ref": "reference"})
+        again = await import_pets(session, file)
+
+    assert (dry.created, wet.created, again.unchanged) == (2, 2, 2)
+
+
+async def test_an_import_that_is_repeated_reads_an_open_file_again(db: Database) -> None:
+    file = io.StringIO(LINES)
+    attempts = 0
+
+    async def work(session: AsyncSession) -> int:
+        nonlocal attempts
+        attempts += 1
+        report = await import_pets(session, file)
+        if attempts == 1:
+            raise TransactionConflictError("try again")
+        return report.created
+
+    assert await db.run_transaction(work) == 2
+
+
+async def test_an_import_that_is_cancelled_leaves_an_open_file_where_it_was(session: AsyncSession) -> None:
+    file = io.StringIO(LINES)
+
+    def cancel(done: int) -> None:
+        task.cancel()
+
+    task = asyncio.create_task(import_pets(session, file, progress=cancel))
+    with suppress(asyncio.CancelledError):
+        await task
+
+    assert file.tell() == 0
+
+
+# Pipes.
+
+
+@pytest.fixture
+def pipe(stack: ExitStack) -> tuple[TextIO, BinaryIO]:
+    """Both ends of a pipe, the writing end unbuffered."""
+    reading, writing = os.pipe()
+    reader = stack.enter_context(os.fdopen(reading, encoding="utf-8", newline=""))
+    return reader, stack.enter_context(os.fdopen(writing, "wb", buffering=0))
+
+
+@pytest.fixture
+def named_pipe(tmp_path: Path) -> Path:
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path / "pipe"
+
+
+async def fed(importing: Awaitable[Any], writer: BinaryIO, pieces: list[bytes]) -> Any:
+    """Write to the pipe in this event loop; where the import blocks the loop, end the pipe after a while."""
+    watchdog = threading.Timer(PATIENCE, writer.close)
+    watchdog.start()
+    task = asyncio.ensure_future(importing)
+    await asyncio.sleep(0)
+    for piece in pieces:
+        writer.write(piece)
+        await asyncio.sleep(0.001)
+    writer.close()
+    watchdog.cancel()
+    async with asyncio.timeout(PATIENCE):
+        return await task
+
+
+async def test_a_pipe_is_fed_by_the_loop_that_reads_it(session: AsyncSession, pipe: tuple[TextIO, BinaryIO]) -> None:
+    reader, writer = pipe
+    content = "name,notes\n" + "".join(f"Zoë {number},{'long ' * 10}🐶\n" for number in range(2000))
+    pieces = [content.encode()[start : start + 4999] for start in range(0, len(content.encode()), 4999)]
+
+    report = await fed(import_pets(session, reader), writer, pieces)
+
+    assert report.created == 2000
+    last = (await list_pets(session, order_by="-id", limit=1)).items[0]
+    assert (last.name, last.notes) == ("Zoë 1999", "long " * 10 + "🐶")
+
+
+async def test_a_pipe_of_which_lines_were_read_is_read_on(session: AsyncSession, pipe: tuple[TextIO, BinaryIO]) -> None:
+    reader, writer = pipe
+    writer.write("Pets of Zoë\nname\nRex\nTo".encode())
+    reader.readline()
+
+    report = await fed(import_pets(session, reader), writer, [b"m\nEve"])
+
+    assert report.created == 3
+
+
+async def test_a_named_pipe_waits_for_its_writer_without_stopping_the_loop(
+    session: AsyncSession, named_pipe: Path
+) -> None:
+    watchdog = threading.Timer(PATIENCE, lambda: named_pipe.write_bytes(b""))
+    watchdog.start()
+    task = asyncio.create_task(import_pets(session, named_pipe))
+    await asyncio.sleep(0)
+    writing = os.open(named_pipe, os.O_WRONLY | os.O_NONBLOCK)  # It fails where there is no reader.
+    os.write(writing, LINES.encode())
+    os.close(writing)
+    watchdog.cancel()
+
+    async with asyncio.timeout(PATIENCE):
+        assert (await task).created == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"name\nRe", b"x" * 5000 + "ë".encode()[:1]])
+async def test_an_import_of_a_pipe_can_be_cancelled_and_the_pipe_closed(
+    session: AsyncSession, pipe: tuple[TextIO, BinaryIO], content: bytes
+) -> None:
+    reader, writer = pipe
+    watchdog = threading.Timer(PATIENCE, writer.close)
+    watchdog.start()
+
+    writer.write(content)
+    task = asyncio.create_task(import_pets(session, reader))
+    await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    reader.close()
+
+    assert not writer.closed
+    watchdog.cancel()
+    assert await count_pets(session) == 0
+
+
+async def test_a_pipe_that_was_read_already_says_that_it_can_be_read_only_once(
+    session: AsyncSession, pipe: tuple[TextIO, BinaryIO]
+) -> None:
+    reader, writer = pipe
+    await fed(import_pets(session, reader, dry_run=True), writer, [LINES.encode()])
+
+    with pytest.raises(ImportRejectedError, match="a pipe can be read only once"):
+        await import_pets(session, reader)
+
+
+class OnlyOnce(io.StringIO):
+    """A source that can not seek, and has no descriptor."""
+
+    def tell(self) -> int:
+        raise io.UnsupportedOperation
+
+
+async def test_a_source_that_can_not_seek_is_read(session: AsyncSession) -> None:
+    assert (await import_pets(session, OnlyOnce(LINES))).created == 2
+
+
+async def test_a_source_that_blocks_stops_neither_the_loop_nor_a_cancellation() -> None:
+    released, ended = threading.Event(), threading.Event()
+
+    class Blocking(OnlyOnce):
+        def read(self, size: int | None = -1, /) -> str:
+            if not size:
+                return ""
+            released.wait(PATIENCE)
+            ended.set()
+            return ""
+
+    nobody: Any = None
+    task = asyncio.create_task(import_pets(nobody, Blocking()))
+    await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert not ended.is_set()
+    released.set()
+    assert await asyncio.to_thread(ended.wait, PATIENCE)
+
+
+async def test_an_error_of_the_source_is_the_callers() -> None:
+    class Broken(OnlyOnce):
+        def read(self, size: int | None = -1, /) -> str:
+            if size:
+                raise ConnectionResetError
+            return ""
+
+    with pytest.raises(ConnectionResetError):
+        async with opened(Broken()):
+            pass
+
+
+def test_a_thread_that_outlives_its_loop_ends_in_silence() -> None:
+    released = threading.Event()
+    before = threading.active_count()
+
+    async def leave() -> None:
+        started(lambda: released.wait(PATIENCE))
+
+    asyncio.run(leave())
+    released.set()
+    for thread in threading.enumerate():
+        if thread.name == "sqlmodel_alembic_async":
+            thread.join(PATIENCE)
+
+    assert threading.active_count() <= before
+
+
+# A full disk.
+
+_PROGRAM = """
+import asyncio, contextlib, io, os, resource, threading
+from sqlmodel_alembic_async import *
+LINES = "name,external_ref\\n" + "".join(f"Rex,p{number}\\n" for number in range(60_000))
+def feed(writing):
+    with contextlib.suppress(BrokenPipeError):
+        for start in range(0, len(LINES), 4096):
+            os.write(writing, LINES[start : start + 4096].encode())
+    os.close(writing)
+async def main():
+    async with Database("sqlite:///:memory:") as db:
+        await db.create_tables()
+        async with db.transaction() as session:
+            {source}
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+            try:
+                await import_pets(session, source)
+            except StorageError as error:
+                print(error, "|", error.__cause__)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+                source.close()
+asyncio.run(main())
+"""
+_PIPE = """
+            reading, writing = os.pipe()
+            source = os.fdopen(reading)
+            threading.Thread(target=feed, args=[writing], daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize("source", ["source = io.StringIO(LINES)", _PIPE])
+def test_a_full_temporary_storage_is_told(source: str) -> None:
+    program = _PROGRAM.replace("{source}", source)
+
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60)
+
+    assert done.stderr == ""
+    assert done.stdout.startswith("the temporary storage is full, or can not be used: TMPDIR names its folder | ")
