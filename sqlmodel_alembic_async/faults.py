@@ -81,7 +81,10 @@ _NAME_IN_TEXT = (
 )
 _OWN_UNIQUE = re.compile(r"(?:uq_(?:user|pet)_|(?:user|pet)\.)(?P<field>\w+)")
 _OWN_PRIMARY_KEY = re.compile(r"pk_(?:user|pet)|PRIMARY")
-_ON_OWN_TABLE = re.compile(r"\s*(?P<verb>INSERT INTO|UPDATE|DELETE FROM) [\"`]?(?P<table>user|pet)\b")
+_SCHEMA = r"""(?:(?:\w+|"(?:[^"]|"")+"|`(?:[^`]|``)+`)\.)?"""
+_ON_OWN_TABLE = re.compile(
+    rf"""\s*(?P<verb>INSERT INTO|UPDATE|DELETE FROM) {_SCHEMA}["`]?(?P<table>user|pet)\b(?!["`]?\.)"""
+)
 
 
 class DriverError(Exception):
@@ -95,9 +98,12 @@ def translated(*others: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        if (known := translate(error)) is None:
-            raise
-        raise known from cause_of(error)
+        reason = _reason(error)
+        if (known := translate(reason)) is not None:
+            raise known from cause_of(error)
+        if reason is not error:
+            raise reason from None
+        raise
 
 
 @contextmanager
@@ -112,6 +118,12 @@ def committing() -> Iterator[None]:
         raise OutcomeUnknownError(
             "the connection was lost while committing: look whether the transaction is in before repeating it"
         ) from error.__cause__
+
+
+def _reason(error: BaseException) -> BaseException:
+    # Some drivers notice a mistake in the program, such as a read that is not awaited, only within a statement.
+    inner = error.orig if isinstance(error, StatementError) else None
+    return inner if isinstance(inner, SQLAlchemyError | RuntimeError) else error
 
 
 def translate(error: BaseException) -> PetManagementError | None:
@@ -130,7 +142,7 @@ def translate(error: BaseException) -> PetManagementError | None:
     if isinstance(error, DBAPIError):
         return _translate_driver_error(error)
     if isinstance(error, StatementError):
-        return InvalidValueError()  # A column type refused it: a naive datetime, say.
+        return InvalidValueError()  # A column type refuses it, such as a naive datetime.
     if isinstance(error, OSError):
         return _translate_code(error, _code(error), "")
     return None

@@ -6,7 +6,7 @@ Every check answers before any SQL and says the same for every engine. Optional 
 import re
 import unicodedata
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict
@@ -26,6 +26,8 @@ MICROCHIP_LENGTH = 15
 NOTES_LENGTH = 1_000_000  # A quarter of what MariaDB's default max_allowed_packet lets through.
 
 _INTEGER_MAX = 2**31 - 1
+# Where each day begins first: a day that has begun there is stored, and must stay valid in every other zone.
+_FIRST_ZONE = timezone(timedelta(hours=14))
 # Most addresses are of this form, which needs no library to be told valid: it is asked about the others.
 _PLAIN_EMAIL = re.compile(
     r"(?P<local>[a-z0-9_+-]+(?:\.[a-z0-9_+-]+)*)@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?P<top>[a-z]{2,63})",
@@ -58,11 +60,19 @@ def _clean(text: str, limit: int, *, allowed_controls: str = "") -> str:
             category = unicodedata.category(character)
             if category == "Cs" or (category in ("Cc", "Zl", "Zp") and character not in allowed_controls):
                 raise ValueError("must not contain control characters or lone surrogates")
-        if all(unicodedata.category(character)[0] in "CZ" for character in text):
-            text = ""  # Nothing in it can be seen.
+        if not any(map(_is_visible, text)):
+            text = ""
     if len(text) > limit:
         raise ValueError(f"must have at most {limit} characters")
     return text
+
+
+def _is_visible(character: str) -> bool:
+    category = unicodedata.category(character)
+    if category == "Cn":
+        # A newer Unicode may have assigned it, as it did with emoji. A noncharacter is never assigned.
+        return not ("\ufdd0" <= character <= "\ufdef" or ord(character) & 0xFFFE == 0xFFFE)
+    return category[0] not in "CZ"
 
 
 def _line(limit: int) -> Callable[[str], str | None]:
@@ -136,7 +146,7 @@ def _iso_date(value: Any) -> Any:
 
 
 def _not_in_the_future(value: date) -> date:
-    if value > date.today():
+    if value > datetime.now(_FIRST_ZONE).date():
         raise ValueError("must not be in the future")
     return value
 

@@ -25,7 +25,7 @@ NAMES = ("", " ", "x" * 101, "a\0b", "\ud800", True, 7, None)
 BAD_PETS: list[dict[str, Any]] = [
     *({"name": name} for name in NAMES),
     *({"weight_g": weight} for weight in (-1, 0, True, float("nan"), 1.5, 2**31, 2**63)),
-    *({"birth_date": day} for day in (date.today() + timedelta(1), datetime(2020, 1, 1), "soon")),
+    *({"birth_date": day} for day in (date.today() + timedelta(3), datetime(2020, 1, 1), "soon")),
     *({"sex": sex} for sex in ("UNKNOWN", "m", None, 1)),
     *({"microchip": chip} for chip in ("98514100012345", "999141000123456", "985274877906944")),
     *({"owner_id": owner} for owner in (2**63, 2**31, -1, True, "1")),

@@ -4,6 +4,7 @@ import asyncio
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import product
@@ -434,6 +435,7 @@ async def begin(work):
 async def main():
     global kept
     await use()
+    print("ending", flush=True)
     {end}
 
 asyncio.run(main())
@@ -453,11 +455,19 @@ PROCESS_ENDS = {
 
 
 def run_program(program: str, *options: str) -> tuple[int, str, str, float]:
-    began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, *options, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
-    return done.returncode, done.stdout, done.stderr, time.perf_counter() - began
+    """Return the exit code, what is printed, the errors, and the seconds from the first line on."""
+    command = [sys.executable, *options, "-c", program]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        patience = threading.Timer(60, process.kill)
+        patience.start()
+        first_line = process.stdout.readline()
+        began = time.perf_counter()
+        output, errors = first_line + process.stdout.read(), process.stderr.read()
+        code = process.wait()
+        patience.cancel()
+        return code, output, errors, time.perf_counter() - began
 
 
 @pytest.mark.parametrize("end", PROCESS_ENDS)
@@ -468,7 +478,7 @@ async def test_a_process_that_does_not_dispose_ends_soon_and_quietly(db: Databas
 
     code, output, errors, seconds = await asyncio.to_thread(run_program, program, "-W", "error")
 
-    assert (code, output, errors) == (0, "ended\n", "")
+    assert (code, output, errors) == (0, "ending\nended\n", "")
     assert seconds < 5
     assert await pets_in(db) == 1
     async with asyncio.timeout(1), db.transaction() as session:  # Nothing of that process is in the way.
@@ -482,6 +492,7 @@ from sqlmodel_alembic_async import Database, PetCreate, count_pets, create_pet
 from tests.stress.measures import becomes_true, checked_out
 
 db = Database({url!r}, pool_size=3, max_overflow=0)
+print("begun", flush=True)
 
 async def write(seconds):
     async with db.transaction() as session:
@@ -520,5 +531,5 @@ async def test_an_event_loop_that_ends_with_work_in_flight_leaves_the_next_one_n
 
     outcome = await asyncio.to_thread(run_program, TWO_RUNS.format(url=url, query=cancels.READS[engine_name]))
 
-    assert outcome[:3] == (0, "ended\n", "")
+    assert outcome[:3] == (0, "begun\nended\n", "")
     assert outcome[3] < 10

@@ -1,6 +1,6 @@
 """What a single field may hold."""
 
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from typing import Any
 
 import pytest
@@ -33,6 +33,10 @@ def read(kind: Any, value: object) -> object:
         (fields.Species | None, " Dog ", "dog"),
         (fields.Breed | None, "Retriever, Labrador", "Retriever, Labrador"),
         (fields.Notes | None, "one\r\n\ttwo", "one\r\n\ttwo"),
+        # Emoji may be newer than Python's table of characters; what never is a character stays blank.
+        *((fields.Notes | None, new, new) for new in ("\U0001fae9", "\U0001fadf", "\u0378")),
+        *((fields.Notes | None, blank, None) for blank in ("\ufdd0", "\ufffe", "\U0010ffff", "\ue000", "\u200b\ufdef")),
+        (fields.Name, "\U0001fae9", "\U0001fae9"),
         (fields.Microchip | None, "985-141.000 123*456", "985141000123456"),
         (fields.Microchip | None, "274274877906943", "274274877906943"),
         (fields.Microchip | None, "a1b2c3d4e5", "A1B2C3D4E5"),
@@ -59,7 +63,7 @@ def test_a_good_value_is_kept_normalised(kind: Any, given: object, kept: object)
     [
         *(
             (fields.Name, bad)
-            for bad in ("", " \u200b", "x" * 101, "a\0b", "a\x1bb", "a\u2028b", "\ud800", b"Rex", 7, None)
+            for bad in ("", " \u200b", "\uffff", "x" * 101, "a\0b", "a\x1bb", "a\u2028b", "\ud800", b"Rex", 7, None)
         ),
         *(
             (fields.Email, bad)
@@ -83,7 +87,7 @@ def test_a_good_value_is_kept_normalised(kind: Any, given: object, kept: object)
         *(
             (fields.PastDate, bad)
             for bad in (
-                date.today() + timedelta(1),
+                date.today() + timedelta(3),
                 datetime(2020, 1, 1),
                 "2020-1-1",
                 "2020-02-30",
@@ -104,6 +108,23 @@ def test_a_good_value_is_kept_normalised(kind: Any, given: object, kept: object)
 def test_a_bad_value_is_refused(kind: Any, given: object) -> None:
     with pytest.raises(ValidationError):
         read(kind, given)
+
+
+def test_a_day_is_in_the_future_when_no_place_on_earth_has_it_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return now.astimezone(tz)
+
+    monkeypatch.setattr(fields, "datetime", Clock)
+    first, second = date(2026, 1, 1), date(2026, 1, 2)
+
+    now = datetime(2026, 1, 1, 9, 59, 59, tzinfo=UTC)
+    assert read(fields.PastDate, first) == first
+    with pytest.raises(ValidationError, match="must not be in the future"):
+        read(fields.PastDate, second)
+    now = datetime(2026, 1, 1, 10, tzinfo=UTC)
+    assert read(fields.PastDate, second) == second
 
 
 @pytest.mark.parametrize(
@@ -177,3 +198,85 @@ def test_a_name_key_never_outgrows_its_column() -> None:
 def test_an_id_that_is_no_integer_is_a_mistake_in_the_program(value: object) -> None:
     with pytest.raises(TypeError, match="expected an int"):
         fields.is_id(value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "longest"),
+    [
+        (fields.Name, "x" * 100),
+        (fields.Email, "x" * 64 + "@" + "y" * 63 + "." + "y" * 63 + "." + "y" * 57 + ".com"),
+        (fields.Phone, "1" * 32),
+        (fields.Address, "x" * 255),
+        (fields.City, "x" * 80),
+        (fields.PostalCode, "x" * 16),
+        (fields.ExternalRef, "x" * 64),
+        (fields.Species, "x" * 50),
+        (fields.Breed, "x" * 100),
+        (fields.Color, "x" * 50),
+        (fields.Notes, "x" * 1_000_000),
+        (fields.SearchText, "x" * 100),
+    ],
+)
+def test_a_text_has_as_many_characters_as_its_field_allows_and_not_one_more(kind: Any, longest: str) -> None:
+    assert read(kind, longest) == longest
+    assert read(kind, f" {longest}\n").strip() == longest
+    with pytest.raises(ValidationError):
+        read(kind, f"x{longest}")
+
+
+def test_a_number_of_a_chip_has_at_most_100_characters_with_its_separators() -> None:
+    assert read(fields.Microchip, "985141000123456" + " " * 84 + "-") == "985141000123456"
+    with pytest.raises(ValidationError, match="100 characters"):
+        read(fields.Microchip, "985141000123456" + " " * 85 + "-")
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\n"])
+def test_a_line_has_no_other_lines(separator: str) -> None:
+    for kind in (fields.Name, fields.City, fields.Species, fields.SearchText):
+        with pytest.raises(ValidationError, match="control characters"):
+            read(kind, f"a{separator}b")
+
+
+@pytest.mark.parametrize("kind", [fields.Phone, fields.Address, fields.Notes, fields.ExternalRef, fields.Color])
+@pytest.mark.parametrize("blank", ["", " ", "\t\n", "\u200b\u00a0"])
+def test_an_optional_text_that_is_blank_is_null(kind: Any, blank: str) -> None:
+    assert read(kind, blank) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"), [("1234 5", True), ("1234", False), ("1" * 5, True), ("\u0661\u0662\u0663\u0664\u0665", True)]
+)
+def test_a_phone_number_has_five_digits(text: str, allowed: bool) -> None:
+    if allowed:
+        assert read(fields.Phone, text) == text
+    else:
+        with pytest.raises(ValidationError, match="at least 5 digits"):
+            read(fields.Phone, text)
+
+
+def test_the_key_of_a_name_has_300_characters_at_most() -> None:
+    assert fields.name_key("\ufdfa" * 16 + "abcdefghijkl") == fields.fold("\ufdfa" * 16) + "abcdefghijkl"
+    assert len(fields.name_key("\ufdfa" * 16 + "abcdefghijkl")) == 16 * 18 + 12 == 300
+    assert len(fields.name_key("\ufdfa" * 17)) == 300
+
+
+@pytest.mark.parametrize("kind", [fields.Id, fields.Version, fields.Grams])
+def test_a_number_is_one_that_every_database_holds(kind: Any) -> None:
+    assert (read(kind, 1), read(kind, 2_147_483_647)) == (1, 2_147_483_647)
+    for number in (0, 2_147_483_648):
+        with pytest.raises(ValidationError):
+            read(kind, number)
+
+
+def test_an_id_is_one_that_every_database_holds() -> None:
+    assert [fields.is_id(value) for value in (0, 1, 2_147_483_647, 2_147_483_648)] == [False, True, True, False]
+
+
+@pytest.mark.parametrize("top", ["arpa", "invalid", "local", "localhost", "onion", "test"])
+def test_an_address_in_a_domain_that_is_no_hosts_is_refused(top: str) -> None:
+    with pytest.raises(ValidationError):
+        read(fields.Email, f"ada@example.{top}")
+
+
+def test_today_is_not_in_the_future() -> None:
+    assert read(fields.PastDate, date.today()) == date.today()

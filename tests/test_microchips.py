@@ -87,3 +87,23 @@ def test_the_lists_hold_codes_of_their_own_ranges() -> None:
     assert all(name and name == name.strip() and not any(map(str.isdigit, name)) for name in countries.values())
     assert len(set(countries.values())) == 249
     assert all("901" <= code <= "998" for code in _MANUFACTURERS)
+
+
+@pytest.mark.parametrize(
+    ("code", "maker"),
+    [
+        ("934", "Tierchip Dasmann"),
+        ("956", "Trovan"),
+        ("968", "AEG"),
+        ("972", "Planet ID"),
+        ("977", "Avid"),
+        ("981", "Datamars"),
+        ("982", "Allflex"),
+        ("985", "Destron Fearing"),
+    ],
+)
+def test_every_maker_that_is_known_is_named(code: str, maker: str) -> None:
+    found = describe_microchip(f"{code}000000000001")
+
+    assert (found.kind, found.issuer) == ("manufacturer", maker)
+    assert found.explanation == f"manufacturer code {code}: {maker}"

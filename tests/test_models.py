@@ -1,13 +1,16 @@
 """The tables and the shapes."""
 
+import io
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 
 import pytest
 from pydantic import ValidationError
-from sqlalchemy import inspect, text, update
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy import CheckConstraint, PrimaryKeyConstraint, UniqueConstraint, inspect, text, update
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.orm.exc import StaleDataError
-from sqlmodel import select
+from sqlmodel import SQLModel, select
 
 from sqlmodel_alembic_async import (
     AsyncSession,
@@ -18,7 +21,12 @@ from sqlmodel_alembic_async import (
     User,
     UserCreate,
     UserUpdate,
+    create_pet,
+    import_pets,
+    merge_pets,
+    update_pet,
 )
+from sqlmodel_alembic_async.models import _PetRow, _UserRow
 from sqlmodel_alembic_async.services import values
 
 
@@ -174,6 +182,37 @@ async def test_a_row_of_a_session_that_expires_is_validated_whole(db: Database) 
             await session.commit()
 
 
+@pytest.fixture
+def move_to(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Moves this process to another time zone."""
+
+    def move(zone: str) -> None:
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+
+    yield move
+    monkeypatch.undo()
+    time.tzset()
+
+
+async def test_a_pet_born_today_stays_valid_in_a_place_where_it_is_yesterday(
+    session: AsyncSession, move_to: Callable[[str], None]
+) -> None:
+    move_to("Etc/GMT-14")  # This is UTC+14.
+    born = date.today()
+    pet = await create_pet(session, PetCreate(name="Rex", birth_date=born, external_ref="S1"))
+    twin = await create_pet(session, PetCreate(name="Rex", status="deceased", deceased_on=born))
+
+    move_to("Etc/GMT+12")
+    assert born > date.today()
+    pet.name, twin.name = "Max", "Moritz"
+    await update_pet(session, pet.id, PetUpdate(birth_date=born))
+    report = await import_pets(session, io.StringIO(f"external_ref,name,birth_date\nS1,Leo,{born}\n"))
+    await merge_pets(session, twin.id, pet.id)
+
+    assert (report.updated, twin.name, twin.birth_date, twin.deceased_on) == (1, "Moritz", born, born)
+
+
 async def test_an_invalid_row_is_refused_by_plain_add(session: AsyncSession) -> None:
     session.add(Pet(name=""))
 
@@ -295,3 +334,189 @@ async def test_an_id_is_never_given_twice(session: AsyncSession) -> None:
     session.add(second)
     await session.commit()
     assert second.id > first_id
+
+
+OPTIONS = {
+    "sqlite_autoincrement": True,
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mariadb_engine": "InnoDB",
+    "mariadb_charset": "utf8mb4",
+}
+
+
+@pytest.mark.parametrize(
+    ("table", "unique", "checks", "indexes"),
+    [
+        (
+            User,
+            {"pk_user": ["id"], "uq_user_external_ref": ["external_ref"], "uq_user_email": ["email"]},
+            {"ck_user_name": "name <> ''", "ck_user_version": "version > 0"},
+            {
+                "ix_user_name_key_id": ["name_key", "id"],
+                "ix_user_created_at_id": ["created_at", "id"],
+                "ix_user_updated_at_id": ["updated_at", "id"],
+                "ix_user_phone": ["phone"],
+            },
+        ),
+        (
+            Pet,
+            {"pk_pet": ["id"], "uq_pet_external_ref": ["external_ref"], "uq_pet_microchip": ["microchip"]},
+            {
+                "ck_pet_name": "name <> ''",
+                "ck_pet_version": "version > 0",
+                "ck_pet_sex": "sex IN ('male', 'female', 'unknown')",
+                "ck_pet_status": "status IN ('active', 'missing', 'deceased')",
+                "ck_pet_weight_g": "weight_g > 0",
+                "ck_pet_birth_date_estimated": "birth_date IS NOT NULL OR NOT birth_date_estimated",
+                "ck_pet_deceased_on": "deceased_on IS NULL OR status = 'deceased'",
+                "ck_pet_deceased_on_birth_date": "deceased_on >= birth_date",
+                "ck_pet_acquired_on": "acquired_on IS NULL OR owner_id IS NOT NULL",
+            },
+            {
+                "ix_pet_name_key_id": ["name_key", "id"],
+                "ix_pet_created_at_id": ["created_at", "id"],
+                "ix_pet_updated_at_id": ["updated_at", "id"],
+                "ix_pet_owner_id": ["owner_id"],
+                "ix_pet_species": ["species"],
+            },
+        ),
+    ],
+)
+def test_a_table_has_these_rules_and_indexes(
+    table: type, unique: dict[str, list[str]], checks: dict[str, str], indexes: dict[str, list[str]]
+) -> None:
+    local = inspect(table).local_table
+
+    keys = [item for item in local.constraints if isinstance(item, PrimaryKeyConstraint | UniqueConstraint)]
+    rules = [item for item in local.constraints if isinstance(item, CheckConstraint)]
+    assert {item.name: [column.name for column in item.columns] for item in keys} == unique
+    assert {item.name: str(item.sqltext) for item in rules} == checks
+    assert {item.name: [column.name for column in item.columns] for item in local.indexes} == indexes
+    assert not any(item.unique for item in local.indexes)
+    assert dict(local.kwargs) == OPTIONS
+
+
+def test_a_pets_owner_is_a_user_who_is_not_deleted_before_it() -> None:
+    [key] = inspect(Pet).local_table.foreign_key_constraints
+
+    assert (key.name, key.ondelete) == ("fk_pet_owner_id_user", "RESTRICT")
+    assert [(element.parent.name, element.target_fullname) for element in key.elements] == [("owner_id", "user.id")]
+    assert not inspect(User).local_table.foreign_key_constraints
+
+
+def test_a_pet_may_die_on_the_day_of_its_birth() -> None:
+    day = date(2020, 1, 1)
+
+    assert PetCreate(name="Rex", status="deceased", birth_date=day, deceased_on=day).deceased_on == day
+    assert PetUpdate(birth_date=day, deceased_on=day).deceased_on == day
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"birth_date_estimated": True}, "birth_date_estimated needs a birth_date"),
+        ({"deceased_on": date(2020, 1, 1)}, "deceased_on needs the status deceased"),
+        (
+            {"deceased_on": date(2020, 1, 1), "status": "deceased", "birth_date": date(2020, 1, 2)},
+            "deceased_on must not be before birth_date",
+        ),
+        ({"acquired_on": date(2020, 1, 1)}, "acquired_on needs an owner_id"),
+    ],
+)
+def test_a_contradiction_says_what_is_wrong(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        PetCreate(name="Rex", **values)
+
+
+@pytest.mark.parametrize("shape", [UserCreate, UserUpdate, PetCreate, PetUpdate, _UserRow, _PetRow])
+def test_no_shape_quotes_a_value_in_its_error(shape: type[SQLModel]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        shape.model_validate({"name": "secret\0", "nmae": "secret"})
+
+    assert "Extra inputs are not permitted" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+async def test_every_text_is_stored_as_long_as_its_field_allows(session: AsyncSession) -> None:
+    texts = {"name": 100, "address": 255, "city": 80, "postal_code": 16, "notes": 1_000_000, "external_ref": 64}
+    email = "x" * 64 + "@" + "y" * 63 + "." + "y" * 63 + "." + "y" * 57 + ".com"
+    user = User(email=email, phone="1" * 32, **{field: "\U0001f43e" * length for field, length in texts.items()})
+    texts = {"name": 100, "species": 50, "breed": 100, "color": 50, "notes": 1_000_000, "external_ref": 64}
+    pet = Pet(
+        microchip="985141000123456",
+        status="deceased",
+        weight_g=2_147_483_647,
+        sex="unknown",
+        **{field: "\U0001f43e" * length for field, length in texts.items()},
+    )
+    longest_key = Pet(name="\ufdfa" * 17)
+    session.add_all((user, pet, longest_key))
+    given = [row.model_dump() for row in (user, pet, longest_key)]
+    await session.commit()
+
+    for row, before in zip((user, pet, longest_key), given, strict=True):
+        await session.refresh(row)
+        set_before = {field: value for field, value in before.items() if value is not None}
+        assert set_before.items() <= row.model_dump().items()
+    assert len(longest_key.name_key) == 300
+
+
+async def test_a_row_shows_neither_its_bookkeeping_nor_what_is_as_it_was_declared(session: AsyncSession) -> None:
+    pet = Pet(name="Rex", birth_date_estimated=False, sex="unknown", status="missing", neutered=False, notes="shy")
+    session.add(pet)
+    await session.commit()
+
+    assert repr(pet) == f"Pet(id={pet.id}, name='Rex', neutered=False, status='missing', notes='shy')"
+
+
+async def test_deleting_a_user_loads_no_pets_and_is_refused_by_the_database(
+    session: AsyncSession, statements: list[str]
+) -> None:
+    user = User(name="Ada", pets=[Pet(name="Rex")])
+    session.add(user)
+    await session.commit()
+    before = len(statements)
+
+    await session.delete(user)
+    with pytest.raises(IntegrityError):
+        await session.commit()
+    await session.rollback()
+
+    assert [text.split()[0] for text in statements.texts[before:]] == ["DELETE"]
+
+
+@pytest.mark.parametrize(("sex", "status"), [("male", "missing"), ("female", "deceased"), ("unknown", "active")])
+async def test_every_sex_and_status_is_stored(session: AsyncSession, sex: str, status: str) -> None:
+    session.add(Pet(name="Rex", sex=sex, status=status))
+    await session.commit()
+    session.expunge_all()
+
+    pet = (await session.exec(select(Pet))).one()
+    assert (pet.sex, pet.status) == (sex, status)
+
+
+def test_a_name_is_enough_for_a_shape() -> None:
+    nothing = ("email", "phone", "address", "city", "postal_code", "notes", "external_ref")
+    unknown = ("owner_id", "species", "breed", "color", "neutered", "birth_date", "weight_g", "microchip")
+    unknown += ("deceased_on", "acquired_on", "notes", "external_ref")
+    declared = {"sex": "unknown", "birth_date_estimated": False, "status": "active"}
+
+    assert UserCreate(name="Ada").model_dump() == {"name": "Ada", **dict.fromkeys(nothing)}
+    assert PetCreate(name="Rex").model_dump() == {"name": "Rex", **dict.fromkeys(unknown), **declared}
+
+
+def test_nothing_need_be_changed() -> None:
+    assert (UserUpdate().model_fields_set, PetUpdate().model_fields_set) == (set(), set())
+
+
+def test_fields_that_agree_are_accepted() -> None:
+    born, died = date(2020, 1, 1), date(2021, 1, 1)
+    values = {"birth_date": born, "birth_date_estimated": True, "status": "deceased", "deceased_on": died}
+
+    pet = PetCreate(name="Rex", owner_id=7, acquired_on=born, **values)
+    changes = PetUpdate(**values)
+
+    assert values.items() <= pet.model_dump().items()
+    assert changes.model_dump(exclude_unset=True) == values
+    assert PetUpdate(birth_date_estimated=True).model_fields_set == {"birth_date_estimated"}

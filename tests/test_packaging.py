@@ -29,13 +29,15 @@ ROOMS = {
     "columns": set(),
     "validation": {"fields"},
     "microchips": {"fields"},
-    "models": {"fields", "columns", "validation"},
+    "schema": {"errors"},
+    "models": {"fields", "columns", "schema", "validation"},
+    "undo": {"models"},
     "faults": {"errors"},
     "settings": set(),
     "engines": {"engines"},
-    "services": {"reports", "errors", "fields", "columns", "models", "faults", "services"},
-    "sessions": {"errors", "faults"},
-    "databases": {"settings", "engines", "faults", "errors", "models", "sessions"},
+    "services": {"reports", "errors", "fields", "columns", "models", "undo", "faults", "services"},
+    "sessions": {"engines", "errors", "faults", "undo"},
+    "databases": {"settings", "engines", "faults", "errors", "models", "schema", "sessions"},
     "migrations": {"databases", "engines", "faults", "errors"},
     "ipython": {"databases", "migrations", "errors"},
 }
@@ -212,4 +214,4 @@ def test_imports_go_one_way_only() -> None:
 
     assert {room for room, _ in entered.values()} == set(ROOMS)
     assert {name: rooms - ROOMS[room] for name, (room, rooms) in entered.items() if rooms - ROOMS[room]} == {}
-    assert entered["databases.py"][1] == {"engines", "errors", "faults", "models", "sessions", "settings"}
+    assert entered["databases.py"][1] == {"engines", "errors", "faults", "models", "schema", "sessions", "settings"}

@@ -16,6 +16,7 @@ from sqlmodel_alembic_async import (
     AsyncSession,
     Database,
     DatabaseError,
+    Pet,
     PetCreate,
     PetUpdate,
     TransactionConflictError,
@@ -228,6 +229,31 @@ async def test_a_conflict_that_only_the_commit_tells_leaves_no_trace(
         assert result == "done at attempt 3"
         assert await contents(db) == AFTER
         assert len(waits) == 2
+
+
+@each_code
+@pytest.mark.parametrize("at_commit", [True, False])
+async def test_rows_made_and_held_outside_of_a_unit_that_is_repeated_are_in(
+    db: Database, code: str | int, waits: list[float], at_commit: bool
+) -> None:
+    async with new_unit(db):
+        async with db.reading() as session:
+            rex = (await list_pets(session)).items[0]
+        new = Pet(name="New")
+
+        async def work(session: AsyncSession) -> None:
+            session.add_all((rex, new))
+            rex.color = "red"
+            await session.flush()
+            await update_pet(session, rex.id, PetUpdate(species="dog"))
+
+        with Conflicts(db, code, statements=() if at_commit else [3], commits=[1] if at_commit else ()):
+            await db.run_transaction(work)
+
+        assert len(waits) == 1
+        async with db.reading() as session:
+            pets = (await list_pets(session)).items
+        assert [(pet.name, pet.color, pet.species) for pet in pets] == [("New", None, None), ("Rex", "red", "dog")]
 
 
 @each_code

@@ -19,7 +19,7 @@ from sqlalchemy.engine import URL
 from sqlmodel_alembic_async import Database, migrations
 
 from ..servers import ENGINES, new_database
-from . import bank, cancels, contention, kills, pools
+from . import bank, cancels, contention, forks, interruptions, kills, loops, pools
 from .measures import Report, becomes_true, descriptors, threads
 
 # One round of a scenario; rounds are repeated until the time is over.
@@ -63,13 +63,32 @@ async def _pools(url: URL, engine: str) -> Report:
     return report
 
 
+async def _interruptions(url: URL, engine: str) -> Report:
+    report = Report()
+    for how in interruptions.HOWS:
+        for tasks in interruptions.TASKS:
+            report.add(await interruptions.interrupt(url, how, tasks, rounds=100))
+    return report
+
+
+async def _loops(url: URL, engine: str) -> Report:
+    return await asyncio.to_thread(loops.share, url, tasks=20, rounds=5)
+
+
+async def _forks(url: URL, engine: str) -> Report:
+    return await asyncio.to_thread(forks.fork, url.render_as_string(hide_password=False))
+
+
 SCENARIOS: dict[str, Round] = {
     "contention": _contention,
     "larger-contention": _larger_contention,
     "processes": _processes,
     "bank": _bank,
     "cancels": _cancels,
+    "interruptions": _interruptions,
     "pools": _pools,
+    "loops": _loops,
+    "forks": _forks,
 }
 KILLS = {"sqlite": 50, "postgresql": 15, "mariadb": 15}
 
@@ -136,6 +155,7 @@ async def _repeat(one_round: Round, url: URL, engine: str, end: float) -> Report
     report = Report()
     complaints: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context["message"]))
+    await asyncio.to_thread(int)  # The event loop's own thread for such calls stays.
     before = threads(), descriptors()
     while True:
         report.count("rounds run")

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import threading
 import time
 from collections import Counter
@@ -9,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import Pool
 
 from sqlmodel_alembic_async import Database
@@ -87,3 +88,27 @@ async def statements_running(db: Database) -> int:
         return 0
     async with db.engine.connect() as connection:
         return int((await connection.execute(text(query))).scalar_one())
+
+
+async def some_transaction_waits(db: Database) -> bool:
+    """Wait until a transaction of this database waits for a lock; tell whether one did in time."""
+    if db.engine.dialect.name == "sqlite":
+        await asyncio.sleep(0)  # One step takes a transaction into the queue of writers.
+        return True
+
+    async def one_waits() -> bool:
+        async with db.engine.connect() as connection:
+            return await _waits(connection)
+
+    return await becomes_true(one_waits, within=10)
+
+
+async def _waits(connection: AsyncConnection) -> bool:
+    if connection.dialect.name == "postgresql":
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        return bool((await connection.execute(text(query))).scalar_one())
+    # information_schema.innodb_trx is a cache that is not refreshed while somebody polls it.
+    status = (await connection.execute(text("SHOW ENGINE INNODB STATUS"))).one()[2]
+    waiting = re.findall(r"^LOCK WAIT .*\n(?:MariaDB|MySQL) thread id (\d+)", status, re.MULTILINE)
+    ours = await connection.execute(text("SELECT id FROM information_schema.processlist WHERE db = database()"))
+    return not {int(thread) for thread in waiting}.isdisjoint(ours.scalars())
