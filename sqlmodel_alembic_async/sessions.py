@@ -35,8 +35,10 @@ class AsyncSession(_AsyncSession):
 
     async def close(self) -> None:
         """Close the session; what was not committed is undone in its rows, too."""
-        undo_everything(self.sync_session)
-        await super().close()
+        try:
+            undo_everything(self.sync_session)
+        finally:
+            await super().close()
 
     async def __aexit__(self, *error: object) -> None:
         """Close the session; where another task is still at work with it, as soon as that has ended."""

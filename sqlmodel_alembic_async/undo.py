@@ -85,6 +85,8 @@ def undo_everything(session: Session) -> None:
         _remember_edited(session)
     for transaction in _boundaries(session):
         if _LOGS in session.info or transaction._new or transaction._dirty or transaction._deleted:
+            for state in transaction._new:  # SQLAlchemy does this for the innermost one only.
+                transaction._deleted.pop(state, None)
             transaction._restore_snapshot(dirty_only=True)
             _log(session, transaction).undo(session)
 

@@ -50,8 +50,15 @@ def new_database(engine: str, folder: Path) -> Iterator[URL]:
     if engine == "sqlite":
         yield make_url(f"sqlite+aiosqlite:///{folder / name}.db")
         return
-    on_server(engine, f"CREATE DATABASE {name}")
+    # What waits for a lock that nobody gives back fails, and does not hang.
+    if engine == "postgresql":
+        create = (f"CREATE DATABASE {name}", f"ALTER DATABASE {name} SET lock_timeout = '60s'")
+        drop = (f"DROP DATABASE {name} WITH (FORCE)",)
+    else:
+        create = (f"CREATE DATABASE {name}",)
+        drop = ("SET SESSION lock_wait_timeout = 60", f"DROP DATABASE {name}")
+    on_server(engine, *create)
     try:
         yield _SERVERS[engine].set(database=name)
     finally:
-        on_server(engine, f"DROP DATABASE {name}" + (" WITH (FORCE)" if engine == "postgresql" else ""))
+        on_server(engine, *drop)

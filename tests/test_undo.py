@@ -46,6 +46,7 @@ from sqlmodel_alembic_async import (
     merge_pets,
     merge_users,
     restore_pet,
+    sessions,
     transfer_pet,
     undo,
     update_pet,
@@ -576,6 +577,48 @@ async def test_rows_of_a_session_that_is_closed_without_a_commit_are_put_back(db
             session.add_all(kept)
             await change(session, kept)
         assert kept.values() == before, name
+
+
+@pytest.mark.parametrize("savepoints", [(0, 0, 1), (0, 1, 2), (0, 1, 1), (1, 1, 2)])
+async def test_a_session_is_closed_in_savepoints_after_a_row_was_added_and_deleted(
+    db: Database, savepoints: tuple[int, int, int]
+) -> None:
+    added, deleted, closed = savepoints
+    pet = Pet(name="Rex")
+    async with db.session() as session:
+        for level in range(closed + 1):
+            if level > 0:
+                await session.begin_nested()
+            if level == added:
+                session.add(pet)
+                await session.flush()
+            if level == deleted:
+                await session.delete(pet)
+                await session.flush()
+
+    assert sa.inspect(pet).transient
+    async with db.transaction() as session:
+        session.add(pet)
+    async with db.reading() as session:
+        assert await count_pets(session) == 1
+
+
+async def test_a_session_gives_its_connection_back_whatever_goes_wrong_in_memory(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(session: object) -> None:
+        raise GiveUp
+
+    session = db.session()
+    await create_pet(session, PetCreate(name="Rex"))
+    with monkeypatch.context() as patch, pytest.raises(GiveUp):
+        patch.setattr(sessions, "undo_everything", fail)
+        await session.close()
+
+    assert not session.in_transaction()
+    async with db.transaction() as other:
+        assert await count_pets(other) == 0
+        await create_pet(other, PetCreate(name="Max"))
 
 
 async def test_a_row_first_read_by_its_change_in_a_transaction_that_failed_shows_nothing(
