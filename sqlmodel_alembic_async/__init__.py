@@ -26,10 +26,9 @@ from .errors import (
     UserHasPetsError,
     UserNotFoundError,
 )
+from .import_report import ImportReport, Rejection
 from .ipython import load_ipython_extension
 from .models import Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate
-from .reports import ImportReport, Rejection
-from .services.pages import OrderBy, Page
 from .services.pets import (
     PetFilters,
     archive_pet,
@@ -45,6 +44,7 @@ from .services.pets import (
     transfer_pet,
     update_pet,
 )
+from .services.statements.pages import OrderBy, Page
 from .services.users import (
     UserFilters,
     archive_user,
@@ -64,12 +64,12 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from .microchips import MicrochipDescription, describe_microchip
-    from .services.duplicates import DuplicateGroup, find_duplicate_pets, find_duplicate_users
+    from .services.csv_files.exporting import export_pets
+    from .services.csv_files.importing import import_pets
+    from .services.duplicates.matching import DuplicateReason
+    from .services.duplicates.search import DuplicateGroup, find_duplicate_pets, find_duplicate_users
     from .services.erasure import anonymise_user
-    from .services.exports import export_pets
-    from .services.imports import import_pets
     from .services.merges import MergeReport, merge_pets, merge_users
-    from .services.similarity import DuplicateReason
     from .services.statistics import PetStatistics, pet_statistics
 
     engine: AsyncEngine
@@ -159,16 +159,16 @@ __all__ = [
 _LATER = {
     "MicrochipDescription": ".microchips",
     "describe_microchip": ".microchips",
-    "DuplicateGroup": ".services.duplicates",
-    "find_duplicate_pets": ".services.duplicates",
-    "find_duplicate_users": ".services.duplicates",
+    "DuplicateGroup": ".services.duplicates.search",
+    "find_duplicate_pets": ".services.duplicates.search",
+    "find_duplicate_users": ".services.duplicates.search",
     "anonymise_user": ".services.erasure",
-    "export_pets": ".services.exports",
-    "import_pets": ".services.imports",
+    "export_pets": ".services.csv_files.exporting",
+    "import_pets": ".services.csv_files.importing",
     "MergeReport": ".services.merges",
     "merge_pets": ".services.merges",
     "merge_users": ".services.merges",
-    "DuplicateReason": ".services.similarity",
+    "DuplicateReason": ".services.duplicates.matching",
     "PetStatistics": ".services.statistics",
     "pet_statistics": ".services.statistics",
 }

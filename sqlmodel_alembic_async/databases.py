@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import SQLModel
 
 from . import engines, schema
+from .driver_errors import committing, translated
 from .errors import StaleVersionError, TransactionConflictError
-from .faults import committing, translated
 from .models import TABLES
 from .sessions import AsyncSession as AsyncSession  # a name of this room, too
 from .sessions import Connected, ReadOnlySession, StatementSession, flush

@@ -25,7 +25,7 @@ Bad input to a shape is pydantic's own ValidationError. No message here holds a 
 from collections.abc import Sequence
 from typing import Any
 
-from .reports import ImportReport
+from .import_report import ImportReport
 
 
 class PetManagementError(Exception):

@@ -16,9 +16,9 @@ from alembic.util import CommandError
 
 from .databases import Database
 from .databases import database as default_database
+from .driver_errors import translated
 from .engines import BEGIN
 from .errors import DatabaseError
-from .faults import translated
 
 VERSION_TABLE = "sqlmodel_alembic_async_version"  # Of our own, so that a host's Alembic can share the database.
 

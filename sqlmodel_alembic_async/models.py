@@ -13,8 +13,8 @@ from sqlmodel import Field, Relationship, SQLModel
 
 from . import fields as f
 from .columns import Text, UTCDateTime
+from .row_validation import hold_rows_to
 from .schema import order_unique_constraints
-from .validation import hold_rows_to
 
 # Deferred: what only a program that uses it needs is not built at import.
 _SHAPE: Any = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=True)

@@ -11,9 +11,9 @@ from sqlalchemy.orm import ORMExecuteState
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession as _AsyncSession
 
+from .driver_errors import translated
 from .engines.waiting import until_done
 from .errors import DatabaseError, StorageError
-from .faults import translated
 from .undo import undo_everything
 
 _PATIENCE = 1.0  # Seconds that closing waits for another task to leave the session alone, and between two looks.

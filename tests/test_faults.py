@@ -51,7 +51,7 @@ from sqlmodel_alembic_async import (
     list_pets,
     update_pet,
 )
-from sqlmodel_alembic_async.faults import committing, translate, translated
+from sqlmodel_alembic_async.driver_errors import committing, translate, translated
 
 
 class Driver(Exception):  # noqa: N818  # it plays the part of any driver's

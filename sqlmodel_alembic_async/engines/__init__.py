@@ -8,10 +8,10 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from . import servers, sqlite
-from .begin import BEGIN
-from .commits import refuse_partial_commits
+from .begin_mode import BEGIN
+from .commit_guard import refuse_partial_commits
 from .pools import FilePool, LanePool, lane
-from .tasks import refuse_second_tasks
+from .task_guard import refuse_second_tasks
 
 __all__ = ["BEGIN", "async_url", "create_engine", "prepare", "reader", "snapshot", "writer"]
 

@@ -11,9 +11,9 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import await_
 
 from . import forks
-from .connecting import end
-from .liveness import socket_of
-from .shares import ROOM, Share
+from .loop_share import ROOM, Share
+from .servers.connecting import end
+from .servers.idle_check import socket_of
 
 _SHARE = "sqlmodel_alembic_async_share"  # In the record_info of a connection.
 

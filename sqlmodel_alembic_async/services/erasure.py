@@ -7,8 +7,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from ..errors import UserNotFoundError
 from ..fields import name_key
 from ..models import Pet, User, UserCreate
-from . import rows
 from .pets import change_pets_of
+from .statements import one_row
 
 _NAME = "Anonymised"
 
@@ -21,8 +21,8 @@ _PERSONAL_OF_PETS = ("notes", "external_ref")
 async def anonymise_user(session: AsyncSession, user_id: int) -> User:
     """Erase all that is personal about a user, and the notes and external_ref of their pets; both stay countable."""
     differs = sa.or_(*(col(getattr(User, name)).is_distinct_from(value) for name, value in _PERSONAL.items()))
-    user = await rows.update(session, User, user_id, {**_PERSONAL, "name_key": name_key(_NAME)}, differs)
-    if user is None and (user := await rows.fetch_as_written(session, User, user_id)) is None:
+    user = await one_row.update(session, User, user_id, {**_PERSONAL, "name_key": name_key(_NAME)}, differs)
+    if user is None and (user := await one_row.fetch_as_written(session, User, user_id)) is None:
         raise UserNotFoundError(user_id)
     known = sa.or_(*(col(getattr(Pet, name)).is_not(None) for name in _PERSONAL_OF_PETS))
     await change_pets_of(session, user_id, dict.fromkeys(_PERSONAL_OF_PETS), known)

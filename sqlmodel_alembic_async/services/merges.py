@@ -10,8 +10,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from ..errors import NotFoundError, PetNotFoundError, TransactionConflictError, UserHasPetsError, UserNotFoundError
 from ..fields import is_id
 from ..models import Pet, PetCreate, User, UserCreate
-from . import rows
 from .pets import change_pets_of, delete_pet
+from .statements import one_row
 from .users import delete_user
 
 Row = TypeVar("Row", User, Pet)
@@ -43,7 +43,7 @@ async def merge_users(session: AsyncSession, keep_id: int, drop_id: int, *, dry_
     kept, dropped = await _fetch_both(session, User, UserNotFoundError, keep_id, drop_id, locked=not dry_run)
     filled, conflicts = _compared(UserCreate, kept, dropped)
     if dry_run:
-        pets = await rows.count(session, Pet, {("owner_id", "eq"): drop_id})
+        pets = await one_row.count(session, Pet, {("owner_id", "eq"): drop_id})
         return MergeReport(kept, drop_id, filled, conflicts, pets, dry_run)
     # Theirs since the same day: acquired_on stays.
     moved = await change_pets_of(session, drop_id, {"owner_id": keep_id})
@@ -53,7 +53,7 @@ async def merge_users(session: AsyncSession, keep_id: int, drop_id: int, *, dry_
         # Only a transaction that sees an old snapshot, as REPEATABLE READ does, can have missed one.
         raise TransactionConflictError("the user got a pet meanwhile: try again") from error.__cause__
     if filled:
-        kept = await rows.update(session, User, keep_id, filled) or kept
+        kept = await one_row.update(session, User, keep_id, filled) or kept
     return MergeReport(kept, drop_id, filled, conflicts, moved, dry_run)
 
 
@@ -64,7 +64,7 @@ async def merge_pets(session: AsyncSession, keep_id: int, drop_id: int, *, dry_r
     if not dry_run:
         await delete_pet(session, drop_id)
         if filled:
-            kept = await rows.update(session, Pet, keep_id, filled) or kept
+            kept = await one_row.update(session, Pet, keep_id, filled) or kept
     return MergeReport(kept, drop_id, filled, conflicts, 0, dry_run)
 
 
@@ -78,7 +78,7 @@ async def _fetch_both(
         if not possible[row_id]:
             raise not_found(row_id)
     query = select(model).where(col(model.id).in_([keep_id, drop_id])).order_by(col(model.id))  # Locked in one order.
-    found = {row.id: row for row in await rows.fetch_all(session, query.with_for_update() if locked else query)}
+    found = {row.id: row for row in await one_row.fetch_all(session, query.with_for_update() if locked else query)}
     for row_id in possible:
         if row_id not in found:
             raise not_found(row_id)

@@ -14,11 +14,11 @@ from ..errors import PetDeceasedError, PetNotFoundError, UserNotFoundError
 from ..fields import Breed, Date, Flag, Id, Microchip, Sex, Species, Status, is_id
 from ..models import Pet, PetCreate, PetUpdate
 from ..undo import remember
-from . import batches, pages, rows
-from .filters import FILTER_CONFIG, RowFilters, filter_adapter, null_term, row_terms, validated
-from .pages import OrderBy, Page
-from .rows import OnSimilar
-from .statements import Terms
+from .statements import many_rows, one_row, pages
+from .statements.filters import FILTER_CONFIG, RowFilters, filter_adapter, null_term, row_terms, validated
+from .statements.one_row import OnSimilar
+from .statements.pages import OrderBy, Page
+from .statements.prebuilt import Terms
 
 
 class PetFilters(RowFilters, total=False):
@@ -47,23 +47,23 @@ async def create_pet(session: AsyncSession, data: PetCreate, *, on_similar: OnSi
     number in the notes of another pet is seen if the names are the same.
     """
     if on_similar != "allow":
-        from .duplicates import refuse_similar  # nobody else waits for it
+        from .duplicates.search import refuse_similar  # nobody else waits for it
 
-        await refuse_similar(session, Pet, rows.expect(PetCreate, data), on_similar)
+        await refuse_similar(session, Pet, one_row.expect(PetCreate, data), on_similar)
     try:
-        return await rows.insert(session, Pet, rows.expect(PetCreate, data))
+        return await one_row.insert(session, Pet, one_row.expect(PetCreate, data))
     except UserNotFoundError as error:
         raise UserNotFoundError(data.owner_id) from error.__cause__
 
 
 async def create_pets(session: AsyncSession, pets: Iterable[PetCreate]) -> int:
     """Add pets batch by batch, and return how many."""
-    return await batches.insert_many(session, Pet, PetCreate, pets)
+    return await many_rows.insert_many(session, Pet, PetCreate, pets)
 
 
 async def get_pet(session: AsyncSession, pet_id: int) -> Pet:
     """Return a pet; raise PetNotFoundError if there is none."""
-    return _found(await rows.fetch_by_id(session, Pet, pet_id), pet_id)
+    return _found(await one_row.fetch_by_id(session, Pet, pet_id), pet_id)
 
 
 async def find_pet_by_microchip(session: AsyncSession, microchip: str) -> Pet | None:
@@ -71,7 +71,7 @@ async def find_pet_by_microchip(session: AsyncSession, microchip: str) -> Pet | 
     chip = _MICROCHIP.validate_python(microchip)
     if chip is None:
         return None
-    return await rows.fetch_one(session, select(Pet).where(col(Pet.microchip) == chip))
+    return await one_row.fetch_one(session, select(Pet).where(col(Pet.microchip) == chip))
 
 
 async def list_pets(
@@ -90,7 +90,7 @@ async def list_pets(
 
 async def count_pets(session: AsyncSession, **filters: Unpack[PetFilters]) -> int:
     """Return how many pets there are."""
-    return await rows.count(session, Pet, pet_terms(filters))
+    return await one_row.count(session, Pet, pet_terms(filters))
 
 
 async def stream_pets(
@@ -105,8 +105,8 @@ async def update_pet(
     session: AsyncSession, pet_id: int, changes: PetUpdate, *, expected_version: int | None = None
 ) -> Pet:
     """Change the columns given; raise StaleVersionError if the pet is no longer at the expected version."""
-    rows.expect(PetUpdate, changes)
-    return _found(await rows.patch(session, Pet, pet_id, changes, expected_version), pet_id)
+    one_row.expect(PetUpdate, changes)
+    return _found(await one_row.patch(session, Pet, pet_id, changes, expected_version), pet_id)
 
 
 async def transfer_pet(session: AsyncSession, pet_id: int, owner_id: int | None, *, on: date | None = None) -> Pet:
@@ -116,11 +116,11 @@ async def transfer_pet(session: AsyncSession, pet_id: int, owner_id: int | None,
     day = date.today() if on is None else _DATE.validate_python(on)
     change = {"owner_id": owner_id, "acquired_on": None if owner_id is None else day}
     try:
-        pet = await rows.update(session, Pet, pet_id, change, col(Pet.status) != "deceased")
+        pet = await one_row.update(session, Pet, pet_id, change, col(Pet.status) != "deceased")
     except UserNotFoundError as error:
         raise UserNotFoundError(owner_id) from error.__cause__
     if pet is None:
-        _found(await rows.fetch_as_written(session, Pet, pet_id), pet_id)
+        _found(await one_row.fetch_as_written(session, Pet, pet_id), pet_id)
         raise PetDeceasedError(pet_id)
     return pet
 
@@ -132,25 +132,25 @@ async def change_pets_of(
     held = [pet for pet in session.sync_session.identity_map.values() if isinstance(pet, Pet)]
     ids: list[Any] = [pet.id for pet in held if pet.__dict__.get("owner_id") == owner_id]
     remember(session.sync_session, Pet, ids)
-    changed = await rows.update_all(session, Pet, values, col(Pet.owner_id) == owner_id, *conditions)
+    changed = await one_row.update_all(session, Pet, values, col(Pet.owner_id) == owner_id, *conditions)
     # Read anew: one that has another owner meanwhile was not changed, but in the session it looks as if it were.
-    await batches.refresh(session, Pet, ids)
+    await many_rows.refresh(session, Pet, ids)
     return changed
 
 
 async def archive_pet(session: AsyncSession, pet_id: int) -> Pet:
     """Hide a pet from lists and searches; archived again, it keeps its first moment."""
-    return _found(await rows.archive(session, Pet, pet_id), pet_id)
+    return _found(await one_row.archive(session, Pet, pet_id), pet_id)
 
 
 async def restore_pet(session: AsyncSession, pet_id: int) -> Pet:
     """Show an archived pet again."""
-    return _found(await rows.update(session, Pet, pet_id, {"archived_at": None}), pet_id)
+    return _found(await one_row.update(session, Pet, pet_id, {"archived_at": None}), pet_id)
 
 
 async def delete_pet(session: AsyncSession, pet_id: int) -> None:
     """Delete a pet; raise PetNotFoundError if there is none."""
-    if not await rows.delete(session, Pet, pet_id):
+    if not await one_row.delete(session, Pet, pet_id):
         raise PetNotFoundError(pet_id)
 
 

@@ -11,11 +11,12 @@ from sqlmodel import col, func
 from sqlmodel.ext.asyncio.session import AsyncSession
 from typing_extensions import Unpack
 
+from ..display import Table
 from ..fields import Sex, Status
 from ..models import Pet
-from . import pets, rows, statements
+from . import pets
 from .pets import PetFilters
-from .tables import Table
+from .statements import one_row, prebuilt
 
 _SPECIES_SHOWN = 20
 
@@ -63,7 +64,7 @@ async def pet_statistics(session: AsyncSession, **filters: Unpack[PetFilters]) -
     Species come most frequent first, years in their order; every status and every sex is there, if need be with 0.
     """
     terms = pets.pet_terms(filters)
-    found: list[Any] = await rows.fetch_all(session, _query(frozenset(terms)), statements.values(terms))
+    found: list[Any] = await one_row.fetch_all(session, _query(frozenset(terms)), prebuilt.values(terms))
     species = {row.key: row.pets for row in found if row.part == "species"}
     years: Counter[int | None] = Counter()
     for row in found:
@@ -86,7 +87,7 @@ async def pet_statistics(session: AsyncSession, **filters: Unpack[PetFilters]) -
 
 @lru_cache(maxsize=1000)
 def _query(terms: frozenset[tuple[str, str]]) -> Any:
-    conditions = statements.conditions(Pet, terms)
+    conditions = prebuilt.conditions(Pet, terms)
     year = sa.extract("year", col(Pet.birth_date))
     # The first two give each column its type: PostgreSQL takes what is NULL in both for text.
     return sa.union_all(

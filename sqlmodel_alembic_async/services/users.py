@@ -13,12 +13,12 @@ from typing_extensions import Unpack
 from ..errors import ConflictError, UserHasPetsError, UserNotFoundError
 from ..fields import Email, is_id
 from ..models import Pet, User, UserCreate, UserUpdate
-from . import batches, pages, rows
-from .filters import FILTER_CONFIG, RowFilters, filter_adapter, row_terms, validated
-from .pages import OrderBy, Page
 from .pets import change_pets_of
-from .rows import OnSimilar
-from .statements import Terms
+from .statements import many_rows, one_row, pages
+from .statements.filters import FILTER_CONFIG, RowFilters, filter_adapter, row_terms, validated
+from .statements.one_row import OnSimilar
+from .statements.pages import OrderBy, Page
+from .statements.prebuilt import Terms
 
 
 class UserFilters(RowFilters, total=False):
@@ -38,21 +38,21 @@ async def create_user(session: AsyncSession, data: UserCreate, *, on_similar: On
     With on_similar="error", look first, and raise SimilarExistsError for what find_duplicate_users() would show.
     """
     if on_similar != "allow":
-        from .duplicates import refuse_similar  # nobody else waits for it
+        from .duplicates.search import refuse_similar  # nobody else waits for it
 
-        await refuse_similar(session, User, rows.expect(UserCreate, data), on_similar)
-    return await rows.insert(session, User, rows.expect(UserCreate, data))
+        await refuse_similar(session, User, one_row.expect(UserCreate, data), on_similar)
+    return await one_row.insert(session, User, one_row.expect(UserCreate, data))
 
 
 async def create_users(session: AsyncSession, users: Iterable[UserCreate]) -> int:
     """Add users batch by batch, and return how many."""
-    return await batches.insert_many(session, User, UserCreate, users)
+    return await many_rows.insert_many(session, User, UserCreate, users)
 
 
 async def get_user(session: AsyncSession, user_id: int, *, with_pets: bool = False) -> User:
     """Return a user; raise UserNotFoundError if there is none."""
     options = [selectinload(User.pets)] if with_pets else []  # type: ignore[arg-type]  # SQLModel types it as a list
-    return _found(await rows.fetch_by_id(session, User, user_id, *options), user_id)
+    return _found(await one_row.fetch_by_id(session, User, user_id, *options), user_id)
 
 
 async def find_user_by_email(session: AsyncSession, email: str) -> User | None:
@@ -60,7 +60,7 @@ async def find_user_by_email(session: AsyncSession, email: str) -> User | None:
     address = _EMAIL.validate_python(email)
     if address is None:
         return None
-    return await rows.fetch_one(session, select(User).where(col(User.email) == address))
+    return await one_row.fetch_one(session, select(User).where(col(User.email) == address))
 
 
 async def list_users(
@@ -79,7 +79,7 @@ async def list_users(
 
 async def count_users(session: AsyncSession, **filters: Unpack[UserFilters]) -> int:
     """Return how many users there are."""
-    return await rows.count(session, User, _terms(filters))
+    return await one_row.count(session, User, _terms(filters))
 
 
 async def stream_users(
@@ -94,18 +94,18 @@ async def update_user(
     session: AsyncSession, user_id: int, changes: UserUpdate, *, expected_version: int | None = None
 ) -> User:
     """Change the columns given; raise StaleVersionError if the user is no longer at the expected version."""
-    rows.expect(UserUpdate, changes)
-    return _found(await rows.patch(session, User, user_id, changes, expected_version), user_id)
+    one_row.expect(UserUpdate, changes)
+    return _found(await one_row.patch(session, User, user_id, changes, expected_version), user_id)
 
 
 async def archive_user(session: AsyncSession, user_id: int) -> User:
     """Hide a user from lists and searches; archived again, it keeps its first moment."""
-    return _found(await rows.archive(session, User, user_id), user_id)
+    return _found(await one_row.archive(session, User, user_id), user_id)
 
 
 async def restore_user(session: AsyncSession, user_id: int) -> User:
     """Show an archived user again."""
-    return _found(await rows.update(session, User, user_id, {"archived_at": None}), user_id)
+    return _found(await one_row.update(session, User, user_id, {"archived_at": None}), user_id)
 
 
 async def delete_user(session: AsyncSession, user_id: int, *, pets: Literal["refuse", "release"] = "refuse") -> None:
@@ -115,13 +115,15 @@ async def delete_user(session: AsyncSession, user_id: int, *, pets: Literal["ref
     if pets == "release" and is_id(user_id):
         await change_pets_of(session, user_id, {"owner_id": None, "acquired_on": None})
     try:
-        if await rows.delete(session, User, user_id, _HAS_NO_PETS):
+        if await one_row.delete(session, User, user_id, _HAS_NO_PETS):
             return
     except UserHasPetsError as error:
-        if rows.dialect_of(session, User).name == "sqlite":  # It names no key, and there nobody adds a pet meanwhile.
+        if (
+            one_row.dialect_of(session, User).name == "sqlite"
+        ):  # It names no key, and there nobody adds a pet meanwhile.
             raise ConflictError("a row of another table refers to this one") from error.__cause__
         raise UserHasPetsError(user_id) from error.__cause__
-    _found(await rows.fetch_as_written(session, User, user_id), user_id)
+    _found(await one_row.fetch_as_written(session, User, user_id), user_id)
     raise UserHasPetsError(user_id)
 
 

@@ -27,7 +27,7 @@ from sqlmodel_alembic_async import (
     migrations,
     stream_pets,
 )
-from sqlmodel_alembic_async.services.csv_files import COLUMNS
+from sqlmodel_alembic_async.services.csv_files.file_format import COLUMNS
 
 from ..servers import ENGINES, new_database
 

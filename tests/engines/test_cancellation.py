@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.engine import URL
 
 from sqlmodel_alembic_async import Database, DatabaseUnavailableError, PetCreate, create_pet
-from sqlmodel_alembic_async.engines import connecting
+from sqlmodel_alembic_async.engines.servers import connecting
 from sqlmodel_alembic_async.engines.waiting import until_done
 
 from ..stress import cancels, interruptions

@@ -14,18 +14,9 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, QueuePool
 
-from sqlmodel_alembic_async import (
-    Database,
-    Pet,
-    PetCreate,
-    StorageError,
-    count_pets,
-    create_pet,
-    engines,
-    list_pets,
-)
+from sqlmodel_alembic_async import Database, Pet, PetCreate, StorageError, count_pets, create_pet, engines, list_pets
 from sqlmodel_alembic_async.engines.pools import FilePool, LanePool
-from sqlmodel_alembic_async.engines.sqlite_connection import Connection
+from sqlmodel_alembic_async.engines.sqlite.connection import Connection
 
 from ..stress.measures import becomes_true, checked_out
 

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.util import greenlet_spawn
 from sqlalchemy.util.queue import Empty, Full
 
-from sqlmodel_alembic_async.engines.queues import FairQueue
+from sqlmodel_alembic_async.engines.fair_queue import FairQueue
 
 from ..stress.measures import becomes_true
 

@@ -8,7 +8,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sqlmodel_alembic_async import Database, PetCreate, count_pets, create_pet, engines
-from sqlmodel_alembic_async.engines import connecting
+from sqlmodel_alembic_async.engines.servers import connecting
 
 
 @pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)

@@ -19,7 +19,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from sqlmodel_alembic_async import Database, PetCreate, count_pets, create_pet, engines, get_pet
-from sqlmodel_alembic_async.engines.sqlite_connection import FIRST_ROWS, Connection, connect
+from sqlmodel_alembic_async.engines.sqlite.connection import FIRST_ROWS, Connection, connect
 
 from ..stress.measures import becomes_true
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sqlmodel_alembic_async import Database, PetCreate, count_pets, create_pet
-from sqlmodel_alembic_async.engines import tasks
+from sqlmodel_alembic_async.engines import task_guard
 
 from ..stress.cancels import READS
 from ..stress.measures import becomes_true, checked_out
@@ -24,7 +24,7 @@ async def used_by_another(db: Database, engine_name: str) -> AsyncIterator[tuple
     connection = await db.engine.connect()
     await connection.exec_driver_sql("DELETE FROM pet")
     first = asyncio.create_task(connection.exec_driver_sql(READS[engine_name]))
-    assert await becomes_true(lambda: connection.info.get(tasks._TASK) is first)
+    assert await becomes_true(lambda: connection.info.get(task_guard._TASK) is first)
     yield connection, first
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from sqlmodel_alembic_async.services.cells import CellReader
-from sqlmodel_alembic_async.services.csv_files import COLUMNS
+from sqlmodel_alembic_async.services.csv_files.cell_parsing import CellReader
+from sqlmodel_alembic_async.services.csv_files.file_format import COLUMNS
 
 
 def read(field: str, text: str, **options: Any) -> tuple[dict[str, Any], dict[str, Any], list[str]]:

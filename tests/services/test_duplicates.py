@@ -35,7 +35,7 @@ from sqlmodel_alembic_async import (
     list_users,
     update_user,
 )
-from sqlmodel_alembic_async.services.similarity import MOST_ALIKE
+from sqlmodel_alembic_async.services.duplicates.matching import MOST_ALIKE
 
 from ..conftest import Statements
 from .test_similarity import BORN, CHIP, PETS, USERS

@@ -29,8 +29,8 @@ from sqlmodel_alembic_async import (
     import_pets,
     list_pets,
 )
-from sqlmodel_alembic_async.services import sources, targets
-from sqlmodel_alembic_async.services.escapes import escaped, restored
+from sqlmodel_alembic_async.services.csv_files import sources, targets
+from sqlmodel_alembic_async.services.csv_files.placeholders import escaped, restored
 
 from ..stress.measures import becomes_true
 
@@ -174,7 +174,7 @@ async def test_an_export_that_fails_leaves_the_last_one(
 
     async with db.transaction() as session:
         await create_pet(session, PetCreate(name="Rex"))
-        monkeypatch.setattr("sqlmodel_alembic_async.services.exports.escaped", None)
+        monkeypatch.setattr("sqlmodel_alembic_async.services.csv_files.exporting.escaped", None)
         with pytest.raises(TypeError):
             await export_pets(session, target)
 

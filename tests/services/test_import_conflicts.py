@@ -33,7 +33,7 @@ from sqlmodel_alembic_async import (
     update_pet,
     update_user,
 )
-from sqlmodel_alembic_async.services import csv_files
+from sqlmodel_alembic_async.services.csv_files import file_format
 
 from ..stress.measures import becomes_true
 
@@ -243,7 +243,7 @@ async def test_an_owner_whom_an_import_changes_can_get_a_pet_meanwhile(db: Datab
 async def test_imports_of_the_same_rows_in_opposite_orders_all_end(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(csv_files, "_BATCH", 1)
+    monkeypatch.setattr(file_format, "_BATCH", 1)
     names = [f"p{number}" for number in range(20)]
     async with db.transaction() as session:
         for name in names:

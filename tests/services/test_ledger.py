@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sqlmodel_alembic_async import AsyncSession, StorageError, count_pets, import_pets
-from sqlmodel_alembic_async.services import ledger
+from sqlmodel_alembic_async.services.csv_files import key_index
 
 # It takes seconds, as a million keys do.
 _LONG = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 50000000) SELECT max(i), 1 FROM n"
@@ -17,7 +17,7 @@ _LONG = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 5
 async def test_keys_are_sorted_beside_the_event_loop_until_that_is_cancelled(
     monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
-    monkeypatch.setattr(ledger, statement, _LONG)
+    monkeypatch.setattr(key_index, statement, _LONG)
     nobody: Any = None
     task = asyncio.create_task(import_pets(nobody, io.StringIO("name,external_ref\nRex,p1\n")))
 
@@ -36,7 +36,7 @@ async def test_keys_are_sorted_beside_the_event_loop_until_that_is_cancelled(
 async def test_a_ledger_that_is_full_is_told_and_nothing_is_written(
     session: AsyncSession, monkeypatch: pytest.MonkeyPatch, pages: int
 ) -> None:
-    monkeypatch.setattr(ledger, "_TABLES", f"PRAGMA max_page_count = {pages}; {ledger._TABLES}")
+    monkeypatch.setattr(key_index, "_TABLES", f"PRAGMA max_page_count = {pages}; {key_index._TABLES}")
     lines = "".join(f"Rex,p{number},Ada {number}\n" for number in range(1000))
     keyed = "name,external_ref,owner_name\n" + lines
 

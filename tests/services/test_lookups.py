@@ -7,7 +7,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL
 
 from sqlmodel_alembic_async import AsyncSession, Database, Pet, PetCreate, create_pet, create_pets, import_pets
-from sqlmodel_alembic_async.services import csv_files, lookups
+from sqlmodel_alembic_async.services.csv_files import file_format
+from sqlmodel_alembic_async.services.statements import key_lookup
 
 KEYED = "name,external_ref,microchip\n" + "".join(f"Rex,p{number},{number:09}\n" for number in range(1500))
 
@@ -24,7 +25,7 @@ async def test_a_plan_that_was_made_for_few_rows_is_right_for_many(
     empty_url: URL, monkeypatch: pytest.MonkeyPatch, small: int
 ) -> None:
     # PostgreSQL makes the plan that it keeps after five executions, here with few rows in the table or none.
-    monkeypatch.setattr(csv_files, "_BATCH", 100)
+    monkeypatch.setattr(file_format, "_BATCH", 100)
     async with Database(empty_url) as db:
         await db.create_tables()
         async with db.transaction() as session:
@@ -43,7 +44,7 @@ async def test_the_kept_plan_reads_the_index_of_the_column(db: Database, name: s
     async with db.transaction() as session:
         await create_pets(session, (PetCreate(name="Rex", external_ref=f"p{number}") for number in range(100)))
         dialect = session.get_bind().dialect
-        statement = lookups._columns(Pet, name, "postgresql").compile(dialect=dialect)
+        statement = key_lookup._columns(Pet, name, "postgresql").compile(dialect=dialect)
         connection = await session.connection()
         await connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
         await connection.exec_driver_sql(f"PREPARE looked_up AS {statement}")
@@ -56,10 +57,10 @@ async def test_rows_are_found_by_values_of_which_some_are_missing(session: Async
     pets = [await create_pet(session, PetCreate(name=f"P{number}", external_ref=f"p{number}")) for number in range(3)]
     pets[1].name = "not yet written"
 
-    found = await lookups.fetch_rows(session, Pet, "external_ref", ["p2", "x", "p1", "p2", "P0", "'"])
-    columns = await lookups.fetch_columns(session, Pet, "external_ref", ["p1"])
+    found = await key_lookup.fetch_rows(session, Pet, "external_ref", ["p2", "x", "p1", "p2", "P0", "'"])
+    columns = await key_lookup.fetch_columns(session, Pet, "external_ref", ["p1"])
 
     assert sorted(pet.name for pet in found) == ["P2", "not yet written"]
     assert all(pet in pets for pet in found)
     assert [(row["id"], row["name"], row["external_ref"]) for row in columns] == [(pets[1].id, "not yet written", "p1")]
-    assert await lookups.fetch_rows(session, Pet, "id", []) == []
+    assert await key_lookup.fetch_rows(session, Pet, "id", []) == []

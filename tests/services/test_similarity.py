@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlmodel_alembic_async import Pet, PetCreate, User, UserCreate
-from sqlmodel_alembic_async.services.similarity import (
+from sqlmodel_alembic_async.services.duplicates.matching import (
     MOST_ALIKE,
     Group,
     Index,
@@ -24,7 +24,7 @@ from sqlmodel_alembic_async.services.similarity import (
     member_of,
     score,
 )
-from sqlmodel_alembic_async.services.values import new_values
+from sqlmodel_alembic_async.services.statements.column_values import new_values
 
 CHIP = "985141000123456"
 BORN = date(2020, 5, 17)

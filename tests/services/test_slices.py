@@ -27,9 +27,11 @@ from sqlmodel_alembic_async import (
     stream_pets,
     stream_users,
 )
-from sqlmodel_alembic_async.services import batches, duplicates, exports, import_batches, import_owners, slices
-from sqlmodel_alembic_async.services.cells import CellReader
-from sqlmodel_alembic_async.services.ledger import Ledger
+from sqlmodel_alembic_async.services.csv_files import batch_import, exporting, owner_matching
+from sqlmodel_alembic_async.services.csv_files.cell_parsing import CellReader
+from sqlmodel_alembic_async.services.csv_files.key_index import Ledger
+from sqlmodel_alembic_async.services.duplicates.search import search
+from sqlmodel_alembic_async.services.statements import chunks, many_rows
 
 NUMBER = 2500
 KEYED = "name,external_ref,owner_name,owner_email\r\n" + "".join(
@@ -81,12 +83,12 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
     places: list[tuple[Any, str]] = [
         (CellReader, "read"),
         (Ledger, "claim"),
-        (import_batches, "valid_values"),
-        (import_batches, "given"),
-        (import_batches, "stamped"),
-        (import_owners, "_keyed_owner"),
-        (duplicates, "keys_of"),
-        (exports, "_cells"),
+        (batch_import, "valid_values"),
+        (batch_import, "given"),
+        (batch_import, "stamped"),
+        (owner_matching, "_keyed_owner"),
+        (search, "keys_of"),
+        (exporting, "_cells"),
     ]
     for place, name in places:
         monkeypatch.setattr(place, name, turns.noting(name, getattr(place, name)))
@@ -114,7 +116,7 @@ async def test_rows_of_a_file_are_handled_in_slices(db: Database, turns: Turns) 
                 await import_pets(session, io.StringIO(KEYED))
 
     wanted = ("read", "claim", "valid_values", "given", "stamped", "_keyed_owner")
-    assert {name: turns.most[name] for name in wanted} == dict.fromkeys(wanted, slices.SLICE)
+    assert {name: turns.most[name] for name in wanted} == dict.fromkeys(wanted, chunks.SLICE)
 
 
 async def test_rows_that_an_import_changed_are_read_anew_in_slices(session: AsyncSession, turns: Turns) -> None:
@@ -126,7 +128,7 @@ async def test_rows_that_an_import_changed_are_read_anew_in_slices(session: Asyn
             lines = "".join(f"p{number},brown\r\n" for number in range(NUMBER))
             await import_pets(session, io.StringIO(f"external_ref,color\r\n{lines}"))
 
-    assert turns.most["load"] == slices.SLICE
+    assert turns.most["load"] == chunks.SLICE
     assert {pet.color for pet in held} == {"brown"}
 
 
@@ -140,7 +142,7 @@ async def test_duplicates_are_looked_for_in_slices(session: AsyncSession, turns:
             pets = [group async for group in find_duplicate_pets(session)]
 
     assert (len(users), len(pets)) == (NUMBER // 2, NUMBER // 2)
-    assert (turns.most["load"], turns.most["keys_of"]) == (slices.SLICE, slices.SLICE)
+    assert (turns.most["load"], turns.most["keys_of"]) == (chunks.SLICE, chunks.SLICE)
 
 
 async def test_streams_exports_and_long_pages_are_made_in_slices(session: AsyncSession, turns: Turns) -> None:
@@ -155,18 +157,18 @@ async def test_streams_exports_and_long_pages_are_made_in_slices(session: AsyncS
             assert len((await list_pets(session, limit=1000)).items) == 1000
             assert await export_pets(session, io.StringIO()) == NUMBER
 
-    assert (turns.most["load"], turns.most["_cells"]) == (slices.SLICE, slices.SLICE)
+    assert (turns.most["load"], turns.most["_cells"]) == (chunks.SLICE, chunks.SLICE)
 
 
 def test_the_parameters_of_a_wide_statement_are_made_in_portions() -> None:
     rows: list[dict[str, Any]] = [{"id": number} for number in range(2500)]
 
-    assert [len(portion) for portion in batches._portions(rows, 10)] == [1000, 1000, 500]
-    assert [len(portion) for portion in batches._portions(rows, 22)] == [454] * 5 + [230]
-    assert [row for portion in batches._portions(rows, 22) for row in portion] == rows
-    assert list(batches._portions([], 0)) == []
+    assert [len(portion) for portion in many_rows._portions(rows, 10)] == [1000, 1000, 500]
+    assert [len(portion) for portion in many_rows._portions(rows, 22)] == [454] * 5 + [230]
+    assert [row for portion in many_rows._portions(rows, 22) for row in portion] == rows
+    assert list(many_rows._portions([], 0)) == []
 
 
 async def test_work_on_no_items_is_none() -> None:
-    assert await slices.mapped(str, []) == []
-    assert await slices.mapped(str, range(3)) == ["0", "1", "2"]
+    assert await chunks.mapped(str, []) == []
+    assert await chunks.mapped(str, range(3)) == ["0", "1", "2"]

@@ -22,8 +22,8 @@ from sqlmodel_alembic_async import (
     import_pets,
     list_pets,
 )
-from sqlmodel_alembic_async.services.sources import opened
-from sqlmodel_alembic_async.services.threads import started
+from sqlmodel_alembic_async.services.csv_files.sources import opened
+from sqlmodel_alembic_async.services.csv_files.threads import started
 
 LINES = "name,external_ref\r\nRex,p1\r\nTom,p2\r\n"
 PATIENCE = 10.0  # Seconds after which a test that hangs is ended.

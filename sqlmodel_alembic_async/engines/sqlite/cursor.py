@@ -1,0 +1,85 @@
+"""SQLite's cursor: aiosqlite's, whose first rows come back with the statement, the others when they are asked for."""
+
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from typing import TYPE_CHECKING, Any, Self
+
+import aiosqlite
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+FIRST_ROWS = 1024  # More than a page of a list.
+
+
+class Cursor(aiosqlite.Cursor):
+    """aiosqlite's cursor, which brings the first rows along."""
+
+    _conn: "Connection"
+
+    def __init__(self, connection: "Connection") -> None:
+        super().__init__(connection, connection._conn.cursor())
+        self._rows: deque[Any] = deque()
+        self._finished = True
+        self._is_closed = False
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        """Be as awaitable as what aiosqlite's connection.cursor() returns."""
+        return self.__aenter__().__await__()
+
+    async def __aenter__(self) -> Self:
+        """Return the cursor."""
+        return self
+
+    async def execute(self, sql: str, parameters: Iterable[Any] | None = None) -> Self:
+        """Execute a statement, and fetch the first rows."""
+        return await self._run(self._cursor.execute, sql, () if parameters is None else parameters)
+
+    async def executemany(self, sql: str, parameters: Iterable[Iterable[Any]]) -> Self:
+        """Execute a statement for each of the parameters."""
+        return await self._run(self._cursor.executemany, sql, parameters)
+
+    async def fetchone(self) -> Any:
+        """Return the next row, or None."""
+        return next(iter(await self.fetchmany(1)), None)
+
+    async def fetchmany(self, size: int | None = None) -> list[Any]:
+        """Return the next rows."""
+        size = self.arraysize if size is None else size
+        if not self._finished and len(self._rows) < size:
+            wanted = max(size, FIRST_ROWS)
+            self._take(await self._conn.run(self._conn.fetch, self._cursor, wanted), wanted)
+        return [self._rows.popleft() for _ in range(min(size, len(self._rows)))]
+
+    async def fetchall(self) -> list[Any]:
+        """Return all the rows that are left."""
+        rows = list(self._rows)
+        self._rows.clear()
+        if not self._finished:
+            rows += await self._conn.run(self._conn.fetch, self._cursor, None)
+            self._finished = True
+        return rows
+
+    async def close(self) -> None:
+        """Close the cursor."""
+        self._is_closed = True
+        self._rows.clear()
+        if not self._finished:
+            self._finished = True
+            self._conn.send(lambda: self._conn.finish(self._cursor))
+
+    async def _run(self, execute: Callable[..., Any], sql: str, parameters: Any) -> Self:
+        def work() -> list[Any]:
+            execute(sql, parameters)
+            return self._conn.fetch(self._cursor, FIRST_ROWS)
+
+        if self._is_closed:
+            raise sqlite3.ProgrammingError("Cannot operate on a closed cursor.")
+        self._rows.clear()
+        self._take(await self._conn.run(work), FIRST_ROWS)
+        return self
+
+    def _take(self, rows: list[Any], wanted: int) -> None:
+        self._rows.extend(rows)
+        self._finished = len(rows) < wanted

@@ -1,0 +1,1 @@
+"""Rows that may describe the same user or the same pet."""

@@ -1,0 +1,125 @@
+"""The statements on many rows at once, a batch of them at a time."""
+
+from asyncio import CancelledError
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import PendingRollbackError
+from sqlalchemy.ext.asyncio import AsyncSessionTransaction
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from ...driver_errors import translated
+from ...fields import NOTES_LENGTH
+from ...models import Pet, PetCreate, User, UserCreate
+from ...undo import remember
+from . import key_lookup, prebuilt
+from .column_values import new_values
+from .one_row import dialect_of, expect, statement
+
+Row = TypeVar("Row", User, Pet)
+
+_BATCH = 1000
+_MOST_VALUES = 10_000  # of one statement
+
+
+async def insert_many(
+    session: AsyncSession, model: type[Row], shape: type[UserCreate] | type[PetCreate], rows: Iterable[Any]
+) -> int:
+    """Insert rows batch by batch, and return how many; the whole input is never held in memory."""
+    inserted = 0
+    remaining = iter(rows)
+    while values := [new_values(expect(shape, row)) for row in islice(remaining, _BATCH)]:
+        await insert_all(session, model, values)
+        inserted += len(values)
+    return inserted
+
+
+async def insert_all(session: AsyncSession, model: type[Row], values: list[dict[str, Any]]) -> None:
+    """Insert the rows of one batch."""
+    # A column that is null in all of them costs as much as one with a value.
+    names = [name for name in values[0] if any(row[name] is not None for row in values)] if values else []
+    for portion in _portions(values, len(names)):
+        async with statement(session):
+            parameters = [{name: row[name] for name in names} for row in portion]
+            await session.exec(sa.insert(sa.inspect(model).local_table), params=parameters)
+
+
+async def insert_returning_ids(session: AsyncSession, model: type[Row], values: list[dict[str, Any]]) -> list[int]:
+    """Insert the rows of one batch, and return their ids."""
+    ids: list[int] = []
+    for portion in _portions(values, len(sa.inspect(model).local_table.c)):
+        ids += await _insert_returning_ids(session, model, portion)
+    return ids
+
+
+async def _insert_returning_ids(session: AsyncSession, model: type[Row], values: list[dict[str, Any]]) -> list[int]:
+    table = sa.inspect(model).local_table
+    async with statement(session):
+        await session.connection()  # MariaDB can return what it inserts, MySQL can not: it is told when connecting.
+        if dialect_of(session, model).insert_executemany_returning_sort_by_parameter_order:
+            returning = sa.insert(table).returning(table.c.id, sort_by_parameter_order=True)
+            # One statement must not be longer than MariaDB takes, which is four times the longest notes.
+            long = sum(len(row["notes"] or "") for row in values) > NOTES_LENGTH
+            options = {"insertmanyvalues_page_size": 1 if long else _BATCH}
+            return list((await session.exec(returning, params=values, execution_options=options)).scalars())
+        insertion = prebuilt.insertion(model)
+        results: list[Any] = [await session.exec(insertion, params=prebuilt.named(row)) for row in values]
+        return [result.inserted_primary_key.id for result in results]
+
+
+async def update_each(session: AsyncSession, model: type[Row], changes: dict[int, dict[str, Any]]) -> None:
+    """Change rows, each in its own way; rows that the session holds stay as they are until refresh()."""
+    by_form: dict[frozenset[str], list[dict[str, Any]]] = {}
+    now = datetime.now(UTC)
+    for row_id, values in changes.items():
+        parameters = {**prebuilt.named(values), "new_updated_at": now, "row_id": row_id}
+        by_form.setdefault(frozenset(values), []).append(parameters)
+    for names, many in by_form.items():
+        for portion in _portions(many, len(names)):
+            async with statement(session):
+                await session.exec(prebuilt.patch(model, names, False), params=portion)
+
+
+def _portions(rows: list[dict[str, Any]], width: int) -> Iterator[list[dict[str, Any]]]:
+    # The parameters of a statement are made in one callback of the event loop, and others wait for its end.
+    size = _MOST_VALUES // max(width, 1)
+    return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def held_ids(session: AsyncSession, model: type[Row]) -> set[int]:
+    """Return the ids of the rows that the session holds."""
+    held: Iterable[Any] = session.sync_session.identity_map.values()
+    return {sa.inspect(row).identity[0] for row in held if isinstance(row, model)}
+
+
+async def refresh(session: AsyncSession, model: type[Row], ids: Iterable[int]) -> None:
+    """Read anew these rows, which the session holds, after a change of them."""
+    ids = list(ids)
+    remember(session.sync_session, model, ids)
+    await key_lookup.fetch_rows(session, model, "id", ids, written=True)
+
+
+@asynccontextmanager
+async def savepoint(session: AsyncSession) -> AsyncIterator[AsyncSessionTransaction]:
+    """Take back on an error, or where it is rolled back, what was done inside."""
+    async with statement(session):
+        connection = await session.connection()
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        if connection.dialect.driver == "aiosqlite" and not hasattr(driver, "begin") and not driver.in_transaction:
+            # An engine that is not prepare()d would begin with the savepoint, and commit where that ends.
+            await connection.exec_driver_sql("BEGIN")
+    cancelled = None
+    with translated():
+        try:
+            async with session.begin_nested() as nested:
+                try:
+                    yield nested
+                except CancelledError as error:
+                    cancelled = error
+                    raise
+        except PendingRollbackError as error:
+            raise cancelled or error from None  # The task that was cancelled is to learn that, not what it lost by it.

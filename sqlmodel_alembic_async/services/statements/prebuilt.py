@@ -1,0 +1,118 @@
+"""The statements, each built once for its form: to build one takes longer than to execute it."""
+
+import operator
+from collections.abc import Callable, Iterable
+from functools import cache, lru_cache
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlmodel import SQLModel, col, func, select
+from sqlmodel.sql.expression import SelectOfScalar
+
+from ...models import Pet, User
+
+Row = TypeVar("Row", User, Pet)
+
+# What rows are asked for: the column and the operator of each condition, and the value it is compared with.
+Terms = dict[tuple[str, str], Any]
+
+
+class _Position(FunctionElement[int]):
+    """Where one text begins in another, 0 if it does not; SQLite's LIKE takes U+FFFE and U+FFFF for U+FFFD."""
+
+    name = "instr"
+    type = sa.Integer()
+    inherit_cache = True
+
+
+@compiles(_Position)
+def _compile_position(position: _Position, compiler: Any, **options: Any) -> str:
+    return f"instr({compiler.process(position.clauses, **options)})"
+
+
+@compiles(_Position, "postgresql")
+def _compile_position_on_postgresql(position: _Position, compiler: Any, **options: Any) -> str:
+    return f"strpos({compiler.process(position.clauses, **options)})"
+
+
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "eq": operator.eq,
+    "ge": operator.ge,
+    "le": operator.le,
+    "lt": operator.lt,
+    "contains": lambda column, part: _Position(column, part) > 0,
+}
+
+_SET_BY_THE_DATABASE = {"id", "archived_at"}
+
+
+def named(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values by the names of the parameters that set them; SQLAlchemy keeps a column's own to itself."""
+    return {f"new_{name}": value for name, value in values.items()}
+
+
+@cache
+def selection(model: type[Row]) -> SelectOfScalar[Row]:
+    """Select the row `row_id`."""
+    return select(model).where(col(model.id) == sa.bindparam("row_id"))
+
+
+@cache
+def insertion(model: type[Row]) -> sa.Insert:
+    """Insert one row of new_values()."""
+    table = _table(model)
+    names = [column.name for column in table.c if column.name not in _SET_BY_THE_DATABASE]
+    return sa.insert(table).values({name: sa.bindparam(f"new_{name}") for name in names})
+
+
+@lru_cache(maxsize=1000)
+def patch(model: type[Row], names: frozenset[str], versioned: bool) -> sa.Update:
+    """Set these columns of the row `row_id`; where it is `versioned`, only at the version `expected`."""
+    table = _table(model)
+    values: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in sorted(names)}
+    change = sa.update(table).where(table.c.id == sa.bindparam("row_id"))
+    if versioned:
+        change = change.where(table.c.version == sa.bindparam("expected"))
+    return change.values(**values, version=table.c.version + 1, updated_at=sa.bindparam("new_updated_at"))
+
+
+@lru_cache(maxsize=1000)
+def returning(model: type[Row], change: sa.Insert | sa.Update) -> Any:
+    """Have a statement return the row it wrote."""
+    return sa.select(model).from_statement(change.returning(_table(model)))
+
+
+@lru_cache(maxsize=1000)
+def count(model: type[Row], terms: frozenset[tuple[str, str]]) -> SelectOfScalar[int]:
+    """Count the rows of these terms."""
+    return select(func.count()).select_from(model).where(*conditions(model, terms))
+
+
+def conditions(model: type[Row], terms: Iterable[tuple[str, str]]) -> list[sa.ColumnElement[bool]]:
+    """Return the terms as conditions, whose parameters are values()."""
+    found = []
+    for name, operation in sorted(terms):
+        column = col(getattr(model, name))
+        if operation in ("is_", "is_not"):
+            found.append(getattr(column, operation)(None))
+        else:
+            found.append(_OPERATORS[operation](column, sa.bindparam(f"{name}_{operation}")))
+    return found
+
+
+def values(terms: Terms) -> dict[str, Any]:
+    """Return the parameters of the conditions."""
+    return {f"{name}_{operation}": value for (name, operation), value in terms.items() if value is not None}
+
+
+@lru_cache(maxsize=100)
+def deletion(model: Any, *conditions: sa.ColumnElement[bool]) -> sa.Delete:
+    """Delete the row `row_id` of a model, or of a table, which is faster, and which no session notices."""
+    columns = model.c if isinstance(model, sa.Table) else model
+    return sa.delete(model).where(columns.id == sa.bindparam("row_id"), *conditions)
+
+
+def _table(model: type[Row]) -> sa.Table:
+    return SQLModel.metadata.tables[str(model.__tablename__)]
