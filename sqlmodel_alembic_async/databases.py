@@ -1,11 +1,10 @@
 """Databases: the async engine, and its transactions."""
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
@@ -14,16 +13,12 @@ from sqlmodel import SQLModel
 
 from . import engines, schema
 from .driver_errors import committing, translated
-from .errors import StaleVersionError, TransactionConflictError
 from .models import TABLES
+from .retries import Retries
 from .sessions import AsyncSession as AsyncSession  # a name of this room, too
 from .sessions import Connected, ReadOnlySession, StatementSession, flush
 
 Result = TypeVar("Result")
-
-_FIRST_WAIT = 0.01  # Seconds before the first repetition; doubled for each further one, up to the longest wait.
-_LONGEST_WAIT = 1.0
-_LONGEST_TURN = 10.0  # Seconds that a unit waits for another one that is repeated.
 
 
 class _ComputedOnce(Generic[Result]):
@@ -57,7 +52,7 @@ class Database:
         self._url = url
         self._options = options
         self._in_transaction: WeakSet[asyncio.Task[Any]] = WeakSet()
-        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
+        self._retries = Retries()
 
     @_ComputedOnce
     def url(self) -> URL:
@@ -136,23 +131,12 @@ class Database:
         """Return `await work(session)`, committed. Tried again, in a fresh session, where transactions conflict."""
         if attempts < 1:
             raise ValueError("attempts must be at least 1")
-        turns = self._turns.setdefault(asyncio.get_running_loop(), _Turns())
-        with ExitStack() as repeating:
-            attempt = 0
-            while True:
-                attempt += 1
-                try:
-                    async with turns.one_at_a_time(), self.transaction() as session:
-                        return await work(session)
-                except (TransactionConflictError, StaleVersionError) as error:
-                    # A version that the caller expected stays stale; what this session read itself is read anew.
-                    hopeless = isinstance(error, StaleVersionError) and error.expected is not None
-                    if hopeless or attempt >= attempts:
-                        raise
-                if attempt == 1:
-                    repeating.enter_context(turns.repeating())
-                longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt)
-                await asyncio.sleep(random.uniform(0, longest))  # noqa: S311  # jitter is no secret
+
+        async def attempt() -> Result:
+            async with self.transaction() as session:
+                return await work(session)
+
+        return await self._retries.run(attempt, attempts)
 
     async def create_tables(self) -> None:
         """Create the missing tables, for tests and prototypes: everything else migrates.
@@ -175,38 +159,6 @@ class Database:
             yield
         finally:
             self._in_transaction.discard(task)
-
-
-class _Turns:
-    """While a unit is repeated, all go one at a time: many who want the same row would disturb each other for ever."""
-
-    def __init__(self) -> None:
-        self._turn = asyncio.Lock()
-        self._repeated = 0
-
-    @contextmanager
-    def repeating(self) -> Iterator[None]:
-        self._repeated += 1
-        try:
-            yield
-        finally:
-            self._repeated -= 1
-
-    @asynccontextmanager
-    async def one_at_a_time(self) -> AsyncIterator[None]:
-        if not self._repeated:
-            yield
-            return
-        try:
-            async with asyncio.timeout(_LONGEST_TURN):  # wait_for() would lose a cancellation that comes with the turn.
-                await self._turn.acquire()
-        except TimeoutError:  # Nobody waits for ever: the one who has the turn may be waiting for him.
-            yield
-            return
-        try:
-            yield
-        finally:
-            self._turn.release()
 
 
 def _create_tables(connection: sa.Connection) -> None:

@@ -3,7 +3,7 @@
 A field is declared once, in _UserFields or _PetFields: the Create shape, the row and the table inherit it.
 """
 
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
 from pydantic import ConfigDict, model_validator
@@ -216,6 +216,9 @@ class Pet(_Table, _PetRow, table=True):
     )
 
     owner: User | None = Relationship(back_populates="pets", sa_relationship_kwargs={"lazy": "raise"})
+
+
+Row = TypeVar("Row", User, Pet)  # The row of a function that serves both tables.
 
 
 def shown_values(row: SQLModel) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from sqlmodel_alembic_async import (
     PetUpdate,
     TransactionConflictError,
     UserCreate,
+    count_pets,
     create_pet,
     create_pets,
     create_user,
@@ -28,6 +29,7 @@ from sqlmodel_alembic_async import (
     get_user,
     list_pets,
     list_users,
+    retries,
     transfer_pet,
     update_pet,
 )
@@ -592,3 +594,45 @@ async def test_a_session_that_begins_to_write_after_others_did_is_told_to_try_ag
         await session.commit()
 
     assert await weights(db) == [102, 100]
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql", "mariadb"], indirect=True)
+async def test_a_turn_that_is_not_given_in_time_is_not_waited_for(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "_LONGEST_TURN", 0.01)
+    attempts = 0
+
+    async def unit(session: AsyncSession) -> int:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            raise TransactionConflictError("busy")
+        # Repeated, this one has the turn; it waits for another one, which would have to wait for its turn.
+        return await asyncio.create_task(db.run_transaction(count_pets))
+
+    async with asyncio.timeout(5):
+        assert await db.run_transaction(unit) == 0
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_who_is_cancelled_as_its_turn_comes_learns_that(steps: int) -> None:
+    turns = retries._Turns()
+    done = asyncio.Event()
+
+    async def unit() -> None:
+        async with turns.one_at_a_time():
+            await done.wait()
+            await asyncio.sleep(0.01)
+
+    with turns.repeating():
+        first, second = (asyncio.create_task(unit()) for _ in range(2))
+        await asyncio.sleep(0.01)
+        done.set()
+        await first
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        second.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await second

@@ -5,7 +5,6 @@ from sqlalchemy.engine import Connection, Engine, ExceptionContext
 from sqlalchemy.exc import PendingRollbackError
 
 from .connection_info import info_of
-from .sqlite.connection import Connection as SQLiteConnection
 
 _LOST = "sqlmodel_alembic_async_lost"
 _DEADLOCK = 1213  # MariaDB's and MySQL's errno.
@@ -36,7 +35,7 @@ def refuse_partial_commits(engine: Engine) -> None:
 
 
 def _has_ended(connection: Connection) -> bool:
-    return isinstance(driver := connection.connection.driver_connection, SQLiteConnection) and driver.has_ended
+    return getattr(connection.connection.driver_connection, "has_ended", False)  # Only SQLite's connection knows.
 
 
 def _forget(connection: Connection) -> None:

@@ -11,9 +11,8 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import await_
 
 from . import forks
+from .driver_connections import end, socket_of
 from .loop_share import ROOM, Share
-from .servers.connecting import end
-from .servers.idle_check import socket_of
 
 _SHARE = "sqlmodel_alembic_async_share"  # In the record_info of a connection.
 

@@ -1,7 +1,7 @@
 """Two rows of one user, or of one pet, become one."""
 
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from pydantic import ValidationError
 from sqlmodel import col, select
@@ -9,12 +9,10 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ..errors import NotFoundError, PetNotFoundError, TransactionConflictError, UserHasPetsError, UserNotFoundError
 from ..fields import is_id
-from ..models import Pet, PetCreate, User, UserCreate
+from ..models import Pet, PetCreate, Row, User, UserCreate
 from .pets import change_pets_of, delete_pet
-from .statements import one_row
+from .statements import execution, many_rows, one_row
 from .users import delete_user
-
-Row = TypeVar("Row", User, Pet)
 
 # Each is one statement: half of it, beside the other row's half, would say what neither row says.
 _TOGETHER = (
@@ -43,7 +41,7 @@ async def merge_users(session: AsyncSession, keep_id: int, drop_id: int, *, dry_
     kept, dropped = await _fetch_both(session, User, UserNotFoundError, keep_id, drop_id, locked=not dry_run)
     filled, conflicts = _compared(UserCreate, kept, dropped)
     if dry_run:
-        pets = await one_row.count(session, Pet, {("owner_id", "eq"): drop_id})
+        pets = await many_rows.count(session, Pet, {("owner_id", "eq"): drop_id})
         return MergeReport(kept, drop_id, filled, conflicts, pets, dry_run)
     # Theirs since the same day: acquired_on stays.
     moved = await change_pets_of(session, drop_id, {"owner_id": keep_id})
@@ -78,7 +76,7 @@ async def _fetch_both(
         if not possible[row_id]:
             raise not_found(row_id)
     query = select(model).where(col(model.id).in_([keep_id, drop_id])).order_by(col(model.id))  # Locked in one order.
-    found = {row.id: row for row in await one_row.fetch_all(session, query.with_for_update() if locked else query)}
+    found = {row.id: row for row in await execution.fetch_all(session, query.with_for_update() if locked else query)}
     for row_id in possible:
         if row_id not in found:
             raise not_found(row_id)

@@ -14,7 +14,7 @@ from ..errors import PetDeceasedError, PetNotFoundError, UserNotFoundError
 from ..fields import Breed, Date, Flag, Id, Microchip, Sex, Species, Status, is_id
 from ..models import Pet, PetCreate, PetUpdate
 from ..undo import remember
-from .statements import many_rows, one_row, pages
+from .statements import execution, many_rows, one_row, pages
 from .statements.filters import FILTER_CONFIG, RowFilters, filter_adapter, null_term, row_terms, validated
 from .statements.one_row import OnSimilar
 from .statements.pages import OrderBy, Page
@@ -71,7 +71,7 @@ async def find_pet_by_microchip(session: AsyncSession, microchip: str) -> Pet | 
     chip = _MICROCHIP.validate_python(microchip)
     if chip is None:
         return None
-    return await one_row.fetch_one(session, select(Pet).where(col(Pet.microchip) == chip))
+    return await execution.fetch_one(session, select(Pet).where(col(Pet.microchip) == chip))
 
 
 async def list_pets(
@@ -90,7 +90,7 @@ async def list_pets(
 
 async def count_pets(session: AsyncSession, **filters: Unpack[PetFilters]) -> int:
     """Return how many pets there are."""
-    return await one_row.count(session, Pet, pet_terms(filters))
+    return await many_rows.count(session, Pet, pet_terms(filters))
 
 
 async def stream_pets(
@@ -132,7 +132,7 @@ async def change_pets_of(
     held = [pet for pet in session.sync_session.identity_map.values() if isinstance(pet, Pet)]
     ids: list[Any] = [pet.id for pet in held if pet.__dict__.get("owner_id") == owner_id]
     remember(session.sync_session, Pet, ids)
-    changed = await one_row.update_all(session, Pet, values, col(Pet.owner_id) == owner_id, *conditions)
+    changed = await many_rows.update_all(session, Pet, values, col(Pet.owner_id) == owner_id, *conditions)
     # Read anew: one that has another owner meanwhile was not changed, but in the session it looks as if it were.
     await many_rows.refresh(session, Pet, ids)
     return changed

@@ -16,7 +16,7 @@ from ..fields import Sex, Status
 from ..models import Pet
 from . import pets
 from .pets import PetFilters
-from .statements import one_row, prebuilt
+from .statements import execution, prebuilt
 
 _SPECIES_SHOWN = 20
 
@@ -64,7 +64,7 @@ async def pet_statistics(session: AsyncSession, **filters: Unpack[PetFilters]) -
     Species come most frequent first, years in their order; every status and every sex is there, if need be with 0.
     """
     terms = pets.pet_terms(filters)
-    found: list[Any] = await one_row.fetch_all(session, _query(frozenset(terms)), prebuilt.values(terms))
+    found: list[Any] = await execution.fetch_all(session, _query(frozenset(terms)), prebuilt.values(terms))
     species = {row.key: row.pets for row in found if row.part == "species"}
     years: Counter[int | None] = Counter()
     for row in found:

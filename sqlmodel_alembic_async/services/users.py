@@ -14,7 +14,7 @@ from ..errors import ConflictError, UserHasPetsError, UserNotFoundError
 from ..fields import Email, is_id
 from ..models import Pet, User, UserCreate, UserUpdate
 from .pets import change_pets_of
-from .statements import many_rows, one_row, pages
+from .statements import execution, many_rows, one_row, pages
 from .statements.filters import FILTER_CONFIG, RowFilters, filter_adapter, row_terms, validated
 from .statements.one_row import OnSimilar
 from .statements.pages import OrderBy, Page
@@ -60,7 +60,7 @@ async def find_user_by_email(session: AsyncSession, email: str) -> User | None:
     address = _EMAIL.validate_python(email)
     if address is None:
         return None
-    return await one_row.fetch_one(session, select(User).where(col(User.email) == address))
+    return await execution.fetch_one(session, select(User).where(col(User.email) == address))
 
 
 async def list_users(
@@ -79,7 +79,7 @@ async def list_users(
 
 async def count_users(session: AsyncSession, **filters: Unpack[UserFilters]) -> int:
     """Return how many users there are."""
-    return await one_row.count(session, User, _terms(filters))
+    return await many_rows.count(session, User, _terms(filters))
 
 
 async def stream_users(
@@ -119,7 +119,7 @@ async def delete_user(session: AsyncSession, user_id: int, *, pets: Literal["ref
             return
     except UserHasPetsError as error:
         if (
-            one_row.dialect_of(session, User).name == "sqlite"
+            execution.dialect_of(session, User).name == "sqlite"
         ):  # It names no key, and there nobody adds a pet meanwhile.
             raise ConflictError("a row of another table refers to this one") from error.__cause__
         raise UserHasPetsError(user_id) from error.__cause__

@@ -347,7 +347,7 @@ def test_a_transaction_outlives_a_process_that_is_forked_in_it(migrated_url: URL
     program = """
 import asyncio, sys
 from sqlmodel_alembic_async import Database, PetCreate, count_pets, create_pet
-from sqlmodel_alembic_async.engines.servers.idle_check import socket_of
+from sqlmodel_alembic_async.engines.driver_connections import socket_of
 from tests.stress.forks import ended, forked, work
 
 db = Database(sys.argv[1])

@@ -8,6 +8,8 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.engine import Dialect, Engine
 
+from ..driver_connections import end
+
 DRIVERS = ("asyncpg", "asyncmy")
 
 _opening: set[asyncio.Task[Any]] = set()
@@ -43,8 +45,3 @@ def _close(task: asyncio.Task[Any]) -> None:
     _opening.discard(task)
     if not task.cancelled() and task.exception() is None:
         end(task.result())
-
-
-def end(connection: Any) -> None:
-    """End a driver's connection at once, without a word to the server."""
-    getattr(connection, "terminate", connection.close)()

@@ -1,6 +1,5 @@
 """Whether an idle connection to a server still lives, told without asking the server."""
 
-import asyncio
 import select
 import time
 from typing import Any
@@ -9,6 +8,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
+
+from ..driver_connections import transport_of
 
 _IDLE_SINCE = "sqlmodel_alembic_async_idle_since"
 
@@ -40,7 +41,7 @@ def replace_dead_connections(engine: Engine) -> None:
     def rest(connection: Any, record: ConnectionPoolEntry) -> None:
         record.info[_IDLE_SINCE] = time.monotonic()
         # What the server says from now on stays in the socket, and is seen there.
-        if transport := _transport(record.driver_connection):
+        if transport := transport_of(record.driver_connection):
             transport.pause_reading()
 
     def wake(connection: Any, record: ConnectionPoolEntry) -> None:
@@ -53,7 +54,7 @@ def replace_dead_connections(engine: Engine) -> None:
 
 def _wake(connection: Any) -> bool:
     """Have a connection read again, and tell whether there is nothing to read."""
-    transport = _transport(connection)
+    transport = transport_of(connection)
     if transport is None or transport.is_closing() or not hasattr(select, "poll"):
         return False
     poll = select.poll()
@@ -61,16 +62,3 @@ def _wake(connection: Any) -> bool:
     silent = not poll.poll(0)
     transport.resume_reading()
     return silent
-
-
-def _transport(connection: Any) -> asyncio.Transport | None:
-    """Return what a driver reads from; None also where that is closed."""
-    transport: asyncio.Transport | None = getattr(connection, "_transport", None)
-    is_open = transport is not None and transport.get_extra_info("socket").fileno() >= 0
-    return transport if is_open else None
-
-
-def socket_of(connection: Any) -> int | None:
-    """Return the file descriptor of a driver's connection to a server; None where it is closed, or has none."""
-    transport = _transport(connection)
-    return None if transport is None else transport.get_extra_info("socket").fileno()

@@ -14,13 +14,13 @@ from typing_extensions import Unpack
 from ...models import Pet, User
 from ..pets import PetFilters, pet_terms
 from ..statements import chunks, prebuilt
+from ..statements.chunks import BATCH_SIZE
 from ..statements.prebuilt import Terms
 from .file_format import COLUMNS, OWNER, OWNER_FIELDS, PET_FIELDS
 from .placeholders import escaped
 from .sources import Source
 from .targets import writable
 
-_BATCH = 1000
 _LINE_END = "\r\n"
 
 
@@ -49,8 +49,9 @@ async def _batches(session: AsyncSession, terms: Terms) -> AsyncIterator[Sequenc
     columns = [col(Pet.id), *(getattr(Pet, name) for name in PET_FIELDS)]
     columns += [getattr(User, name).label(OWNER + name) for name in OWNER_FIELDS]
     # In the order of their ids: imported in this order, they are exported in it again.
-    query = sa.select(*columns).outerjoin(User, col(User.id) == col(Pet.owner_id)).order_by(col(Pet.id)).limit(_BATCH)
+    query = sa.select(*columns).outerjoin(User, col(User.id) == col(Pet.owner_id))
     query = query.where(col(Pet.id) > sa.bindparam("last_id"), *prebuilt.conditions(Pet, terms))
+    query = query.order_by(col(Pet.id)).limit(BATCH_SIZE)
     values = prebuilt.values(terms)
     last_id = 0
     while True:

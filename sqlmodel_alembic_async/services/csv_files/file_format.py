@@ -10,6 +10,7 @@ from typing import TextIO
 from ...errors import ImportRejectedError
 from ...import_report import ImportReport
 from ...models import PetCreate, UserCreate
+from ..statements.chunks import BATCH_SIZE
 
 OWNER = "owner_"
 PET_FIELDS = tuple(name for name in PetCreate.model_fields if name != "owner_id")
@@ -20,7 +21,6 @@ Line = tuple[int, list[str]]  # The number of the line that a row begins in, and
 
 _DELIMITERS = ",;\t"
 _LONGEST_FIELD = 2**31 - 1  # The notes of a pet are longer than the csv module expects.
-_BATCH = 1000
 _NO_HEADER = "the line is blank, or the file is empty, or read to its end (a pipe can be read only once)"
 
 
@@ -40,7 +40,7 @@ class CSVFile:
         skipped = 1  # The header.
         while True:
             with _long_fields:
-                batch = list(islice(lines, skipped, skipped + _BATCH))
+                batch = list(islice(lines, skipped, skipped + BATCH_SIZE))
             skipped = 0
             if not batch:
                 return

@@ -7,7 +7,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ...errors import AlreadyExistsError, ImportRejectedError, TransactionConflictError, UserNotFoundError
 from ...import_report import ImportReport
-from ..statements import many_rows
+from ..statements.savepoints import savepoint
 from .batch_import import BatchImport
 from .cell_parsing import CellReader, PlaceholderNames
 from .file_format import CSVFile
@@ -61,14 +61,14 @@ async def _import(
     await file.look_ahead(counted=progress is True)
     with _shown(progress, file.ledger.rows) as show:
         try:
-            async with many_rows.savepoint(session) as savepoint:
+            async with savepoint(session) as written:
                 for batch in file.batches():
                     await work.take(await file.read(batch))
                     show(file.report.rows)
                 if file.report.rejected and not keep_going:
                     raise ImportRejectedError(file.report)
                 if dry_run:
-                    await savepoint.rollback()
+                    await written.rollback()
         except (AlreadyExistsError, UserNotFoundError) as error:
             if await work.is_conflict(error):
                 message = "another transaction stored a key, or deleted an owner, of this file meanwhile: try again"

@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from types import SimpleNamespace
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self
 
 import sqlalchemy as sa
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ...errors import SimilarExistsError
-from ...models import Pet, PetCreate, User, UserCreate
-from ..statements import key_lookup, one_row
-from ..statements.chunks import fetch_all, mapped
+from ...models import Pet, PetCreate, Row, User, UserCreate
+from ..statements import execution, key_lookup
+from ..statements.chunks import BATCH_SIZE, fetch_all, mapped
 from ..statements.column_values import new_values
 from .matching import (
     GMAIL,
@@ -36,9 +36,6 @@ from .matching import (
     score,
 )
 
-Row = TypeVar("Row", User, Pet)
-
-_BATCH = 1000
 _USER_COLUMNS = ("id", "name_key", "phone", "postal_code", "email")
 _PET_COLUMNS = (
     *("id", "name_key", "owner_id", "species", "birth_date", "birth_date_estimated"),
@@ -96,7 +93,7 @@ async def _groups(session: AsyncSession, model: type[Row]) -> list[Group]:
     while True:
         page = await fetch_all(session, _of_keys(model), {"last": last})
         await mapped(lambda row: index.add(member_of(row), keys_of(model, row)), page)
-        if len(page) < _BATCH:
+        if len(page) < BATCH_SIZE:
             # Where half of 100,000 rows are duplicates this takes a second, in which others want to go on.
             return await asyncio.to_thread(index.take_groups)
         last = page[-1].id
@@ -109,7 +106,7 @@ def _batches(groups: list[Group]) -> Iterator[list[Group]]:
     groups.reverse()
     while groups:
         group = groups.pop()  # To let go of all of them in the end would take as long as to make them.
-        if len(ids) + len(group.ids) > _BATCH or not ids.isdisjoint(group.ids):
+        if len(ids) + len(group.ids) > BATCH_SIZE or not ids.isdisjoint(group.ids):
             yield batch
             batch, ids = [], set()
         batch.append(group)
@@ -150,7 +147,7 @@ async def refuse_similar(
     if not keys:
         return
     condition = _may_be_user(new) if model is User else _may_be_pet(new)
-    found = await one_row.fetch_all(session, select(model).where(condition).order_by(col(model.id)))
+    found = await execution.fetch_all(session, select(model).where(condition).order_by(col(model.id)))
     of_found = [keys_of(model, row) for row in found]
     common = Counter(key for own in of_found for key in own)
     telling = {key for key in keys if common[key] < MOST_ALIKE}
@@ -219,4 +216,4 @@ def _of_keys(model: type[User] | type[Pet]) -> Any:
         has_number = sa.func.length(Pet.microchip) == ISO_LENGTH
         columns.append(sa.case((has_number, None), else_=Pet.notes).label("notes"))
     row_id = col(model.id)
-    return sa.select(*columns).where(row_id > sa.bindparam("last")).order_by(row_id).limit(_BATCH)
+    return sa.select(*columns).where(row_id > sa.bindparam("last")).order_by(row_id).limit(BATCH_SIZE)

@@ -6,11 +6,12 @@ from typing import Any, TypeVar
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from . import one_row
+from .execution import AS_STORED, statement
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+BATCH_SIZE = 1000  # Rows that one statement reads or writes.
 SLICE = 200  # Rows, whose validation, or whose objects, take a few milliseconds.
 
 
@@ -26,13 +27,13 @@ async def mapped(work: Callable[[Item], Result], items: Iterable[Item]) -> list[
 
 async def fetch_all(session: AsyncSession, query: Any, values: dict[str, Any] | None = None) -> list[Any]:
     """Return what rows.fetch_all() returns."""
-    options = one_row.AS_STORED if session.sync_session.identity_map else {}
+    options = AS_STORED if session.sync_session.identity_map else {}
 
     def execute(sync_session: Any) -> Any:
         # Not by exec() of the asynchronous session, which makes the objects of all rows at once.
         return sync_session.exec(query, params=values, execution_options=options).yield_per(SLICE)
 
-    async with one_row.statement(session):
+    async with statement(session):
         result = await session.run_sync(execute)
         found: list[Any] = []
         while part := result.fetchmany(SLICE):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from functools import cache
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -12,13 +12,11 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ...errors import TransactionConflictError
-from ...models import Pet, User
+from ...models import Pet, Row, User
 from . import chunks
-from .one_row import as_written, dialect_of, statement
+from .chunks import BATCH_SIZE
+from .execution import as_written, dialect_of, statement
 
-Row = TypeVar("Row", User, Pet)
-
-_BATCH = 1000
 # MariaDB makes a sub-query of 1,000 values, for which it may read, and so lock, the whole table.
 _MOST_LOCKED = 500
 _ISOLATION: Any = sa.text("SHOW transaction_isolation")
@@ -94,7 +92,7 @@ async def _sees_one_moment(session: AsyncSession, model: type[Row]) -> bool:
     return level in ("repeatable read", "serializable")
 
 
-async def _fetch(session: AsyncSession, query: Any, values: Iterable[Any], batch_size: int = _BATCH) -> list[Any]:
+async def _fetch(session: AsyncSession, query: Any, values: Iterable[Any], batch_size: int = BATCH_SIZE) -> list[Any]:
     found: list[Any] = []
     remaining = iter(sorted(set(values)))
     while batch := list(islice(remaining, batch_size)):

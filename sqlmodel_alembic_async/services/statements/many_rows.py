@@ -1,28 +1,22 @@
 """The statements on many rows at once, a batch of them at a time."""
 
-from asyncio import CancelledError
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import PendingRollbackError
-from sqlalchemy.ext.asyncio import AsyncSessionTransaction
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from ...driver_errors import translated
 from ...fields import NOTES_LENGTH
-from ...models import Pet, PetCreate, User, UserCreate
+from ...models import PetCreate, Row, UserCreate
 from ...undo import remember
 from . import key_lookup, prebuilt
+from .chunks import BATCH_SIZE
 from .column_values import new_values
-from .one_row import dialect_of, expect, statement
+from .execution import dialect_of, fetch_all, statement
+from .one_row import expect
 
-Row = TypeVar("Row", User, Pet)
-
-_BATCH = 1000
 _MOST_VALUES = 10_000  # of one statement
 
 
@@ -32,7 +26,7 @@ async def insert_many(
     """Insert rows batch by batch, and return how many; the whole input is never held in memory."""
     inserted = 0
     remaining = iter(rows)
-    while values := [new_values(expect(shape, row)) for row in islice(remaining, _BATCH)]:
+    while values := [new_values(expect(shape, row)) for row in islice(remaining, BATCH_SIZE)]:
         await insert_all(session, model, values)
         inserted += len(values)
     return inserted
@@ -64,7 +58,7 @@ async def _insert_returning_ids(session: AsyncSession, model: type[Row], values:
             returning = sa.insert(table).returning(table.c.id, sort_by_parameter_order=True)
             # One statement must not be longer than MariaDB takes, which is four times the longest notes.
             long = sum(len(row["notes"] or "") for row in values) > NOTES_LENGTH
-            options = {"insertmanyvalues_page_size": 1 if long else _BATCH}
+            options = {"insertmanyvalues_page_size": 1 if long else BATCH_SIZE}
             return list((await session.exec(returning, params=values, execution_options=options)).scalars())
         insertion = prebuilt.insertion(model)
         results: list[Any] = [await session.exec(insertion, params=prebuilt.named(row)) for row in values]
@@ -103,23 +97,14 @@ async def refresh(session: AsyncSession, model: type[Row], ids: Iterable[int]) -
     await key_lookup.fetch_rows(session, model, "id", ids, written=True)
 
 
-@asynccontextmanager
-async def savepoint(session: AsyncSession) -> AsyncIterator[AsyncSessionTransaction]:
-    """Take back on an error, or where it is rolled back, what was done inside."""
+async def count(session: AsyncSession, model: type[Row], terms: prebuilt.Terms) -> int:
+    """Return the number of rows."""
+    return (await fetch_all(session, prebuilt.count(model, frozenset(terms)), prebuilt.values(terms)))[0]
+
+
+async def update_all(
+    session: AsyncSession, model: type[Row], values: dict[str, Any], *conditions: sa.ColumnElement[bool]
+) -> int:
+    """Change every row that satisfies the conditions, in the session too, and return how many."""
     async with statement(session):
-        connection = await session.connection()
-        driver: Any = (await connection.get_raw_connection()).driver_connection
-        if connection.dialect.driver == "aiosqlite" and not hasattr(driver, "begin") and not driver.in_transaction:
-            # An engine that is not prepare()d would begin with the savepoint, and commit where that ends.
-            await connection.exec_driver_sql("BEGIN")
-    cancelled = None
-    with translated():
-        try:
-            async with session.begin_nested() as nested:
-                try:
-                    yield nested
-                except CancelledError as error:
-                    cancelled = error
-                    raise
-        except PendingRollbackError as error:
-            raise cancelled or error from None  # The task that was cancelled is to learn that, not what it lost by it.
+        return (await session.exec(prebuilt.change(model, values, *conditions))).rowcount

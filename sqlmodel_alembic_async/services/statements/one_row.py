@@ -1,88 +1,27 @@
-"""The few statements that users and pets share."""
+"""The statements on one row, of users and pets alike."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import InvalidRequestError, PendingRollbackError, SQLAlchemyError
-from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin, make_transient_to_detached
+from sqlalchemy.orm import Session, make_transient_to_detached
 from sqlalchemy.orm.util import identity_key
 from sqlalchemy.sql.base import ExecutableOption
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
-from sqlmodel.sql.expression import SelectOfScalar
 
 from ...columns import UTCDateTime
-from ...driver_errors import cause_of, translated
-from ...errors import DatabaseError, StaleVersionError
+from ...errors import StaleVersionError
 from ...fields import is_id
-from ...models import Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate
+from ...models import PetCreate, PetUpdate, Row, UserCreate, UserUpdate
 from ...undo import REMEMBERED, remember
 from . import prebuilt
 from .column_values import changed_values, new_values
+from .execution import AS_STORED, as_written, dialect_of, fetch_one, statement
 
-Row = TypeVar("Row", User, Pet)
 Scalar = TypeVar("Scalar")
 
 OnSimilar = Literal["allow", "error"]  # What create_user() and create_pet() do about rows that look like the new one.
-
-# A row that the session holds already is read anew.
-AS_STORED = {"populate_existing": True}
-
-
-@asynccontextmanager
-async def statement(session: AsyncSession) -> AsyncIterator[None]:
-    """Translate a failure, and end the transaction it happened in, as SQLAlchemy does when a flush fails."""
-    with translated(OSError):
-        try:
-            if session.new or session.dirty or session.deleted:
-                await session.flush()  # Also where the caller turned autoflush off: what is read here overwrites rows.
-            yield
-        except PendingRollbackError:
-            raise
-        except InvalidRequestError as error:
-            raise DatabaseError("the session is closed, or another task is using it") from cause_of(error)
-        except (SQLAlchemyError, OSError) as error:
-            # An end that fails too must not hide what went wrong first.
-            with suppress(SQLAlchemyError, OSError):
-                await session.run_sync(_end_transaction, cause_of(error))
-            raise
-
-
-def _end_transaction(session: Session, cause: Exception) -> None:
-    # PostgreSQL refuses all that follows a failed statement, and turns the COMMIT into a silent ROLLBACK. So the
-    # transaction, or the savepoint around the statement, ends here on every engine, and a commit() says so.
-    transaction = session.get_nested_transaction() or session.get_transaction()
-    if transaction is not None and session.is_active:
-        failed = SessionTransaction(session, SessionTransactionOrigin.SUBTRANSACTION, transaction)
-        try:
-            raise cause
-        except type(cause):
-            failed.rollback(_capture_exception=True)  # The exception being handled is the reason it gives later.
-
-
-def dialect_of(session: AsyncSession, model: type[Row]) -> sa.Dialect:
-    """Return the dialect that this session speaks for this table."""
-    return session.get_bind(model).dialect
-
-
-async def fetch_all(
-    session: AsyncSession, query: SelectOfScalar[Scalar], values: dict[str, Any] | None = None
-) -> list[Scalar]:
-    """Return what the database holds now, also for rows the session knows already."""
-    async with statement(session):
-        # An empty session has nothing that would have to be read anew.
-        options = AS_STORED if session.sync_session.identity_map else {}
-        return list(await session.exec(query, params=values, execution_options=options))
-
-
-async def fetch_one(
-    session: AsyncSession, query: SelectOfScalar[Scalar], values: dict[str, Any] | None = None
-) -> Scalar | None:
-    """Return the first row of the query as the database holds it now, or None."""
-    return next(iter(await fetch_all(session, query, values)), None)
 
 
 async def fetch_by_id(session: AsyncSession, model: type[Row], row_id: int, *options: ExecutableOption) -> Row | None:
@@ -98,18 +37,6 @@ async def fetch_as_written(session: AsyncSession, model: type[Row], row_id: int)
     if not is_id(row_id):
         return None
     return await fetch_one(session, as_written(session, model, prebuilt.selection(model)), {"row_id": row_id})
-
-
-def as_written(session: AsyncSession, model: type[Row], query: SelectOfScalar[Row]) -> SelectOfScalar[Row]:
-    """Let a query see what a statement that writes sees."""
-    # MariaDB and MySQL write the newest row. A query reads the transaction's snapshot, unless it locks.
-    writes_newest = dialect_of(session, model).name in ("mysql", "mariadb")
-    return query.with_for_update(read=True) if writes_newest else query
-
-
-async def count(session: AsyncSession, model: type[Row], terms: prebuilt.Terms) -> int:
-    """Return the number of rows."""
-    return (await fetch_all(session, prebuilt.count(model, frozenset(terms)), prebuilt.values(terms)))[0]
 
 
 async def insert(session: AsyncSession, model: type[Row], shape: UserCreate | PetCreate) -> Row:
@@ -145,7 +72,7 @@ async def update(
     """Change one row if it satisfies the conditions, and return it; None where no row does."""
     if not is_id(row_id):
         return None
-    change = _change(model, values, col(model.id) == row_id, *conditions)
+    change = prebuilt.change(model, values, col(model.id) == row_id, *conditions)
     options = {"synchronize_session": False, **REMEMBERED}
     async with statement(session):
         remember(session.sync_session, model, [row_id])
@@ -155,19 +82,6 @@ async def update(
         if not (await session.exec(change, execution_options=options)).rowcount:
             return None
     return await fetch_by_id(session, model, row_id)
-
-
-async def update_all(
-    session: AsyncSession, model: type[Row], values: dict[str, Any], *conditions: sa.ColumnElement[bool]
-) -> int:
-    """Change every row that satisfies the conditions, in the session too, and return how many."""
-    async with statement(session):
-        return (await session.exec(_change(model, values, *conditions))).rowcount
-
-
-def _change(model: type[Row], values: dict[str, Any], *conditions: sa.ColumnElement[bool]) -> sa.Update:
-    bookkeeping = {"version": model.version + 1, "updated_at": datetime.now(UTC)}
-    return sa.update(model).where(*conditions).values(**values, **bookkeeping)
 
 
 async def delete(session: AsyncSession, model: type[Row], row_id: int, *conditions: sa.ColumnElement[bool]) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, get_args
 
 import sqlalchemy as sa
 from sqlmodel import col, select
@@ -17,14 +17,13 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from ...errors import InvalidCursorError
 from ...fields import is_id
-from ...models import Pet, User
-from . import chunks, one_row, prebuilt
+from ...models import Pet, Row, User
+from . import chunks, execution, prebuilt
 from .prebuilt import Terms
 
 if TYPE_CHECKING:
     from ...display import Table
 
-Row = TypeVar("Row", User, Pet)
 OrderBy = Literal["name", "-name", "created_at", "-created_at", "updated_at", "-updated_at", "id", "-id"]
 
 MAX_LIMIT = 1000
@@ -74,10 +73,10 @@ async def fetch_page(
         if offset:
             raise ValueError("after and offset exclude each other")
         values |= order.place(after)
-        place_on = one_row.dialect_of(session, model).name
+        place_on = execution.dialect_of(session, model).name
     if offset:
         values["page_offset"] = offset
-    fetch_all = chunks.fetch_all if limit > chunks.SLICE else one_row.fetch_all
+    fetch_all = chunks.fetch_all if limit > chunks.SLICE else execution.fetch_all
     found = await fetch_all(session, _query(order, frozenset(terms), place_on, bool(offset)), values)
     items = found[:limit]
     return Page(items, order.cursor(items[-1]) if len(found) > limit else None)

@@ -2,8 +2,9 @@
 
 import operator
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from functools import cache, lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
@@ -11,9 +12,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import SQLModel, col, func, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from ...models import Pet, User
-
-Row = TypeVar("Row", User, Pet)
+from ...models import Row
 
 # What rows are asked for: the column and the operator of each condition, and the value it is compared with.
 Terms = dict[tuple[str, str], Any]
@@ -75,7 +74,17 @@ def patch(model: type[Row], names: frozenset[str], versioned: bool) -> sa.Update
     change = sa.update(table).where(table.c.id == sa.bindparam("row_id"))
     if versioned:
         change = change.where(table.c.version == sa.bindparam("expected"))
-    return change.values(**values, version=table.c.version + 1, updated_at=sa.bindparam("new_updated_at"))
+    return change.values(**values, **_bookkeeping(table.c, sa.bindparam("new_updated_at")))
+
+
+def change(model: type[Row], values: dict[str, Any], *conditions: sa.ColumnElement[bool]) -> sa.Update:
+    """Change the rows that satisfy the conditions; built anew for each call."""
+    return sa.update(model).where(*conditions).values(**values, **_bookkeeping(model, datetime.now(UTC)))
+
+
+def _bookkeeping(columns: Any, now: Any) -> dict[str, Any]:
+    # What a flush changes gets the same from row_validation and the mapper's version_id_col.
+    return {"version": columns.version + 1, "updated_at": now}
 
 
 @lru_cache(maxsize=1000)

@@ -15,8 +15,8 @@ from sqlmodel_alembic_async import Database, DatabaseUnavailableError, PetCreate
 from sqlmodel_alembic_async.engines.servers import connecting
 from sqlmodel_alembic_async.engines.waiting import until_done
 
-from ..stress import cancels, interruptions
-from ..stress.measures import becomes_true
+from ...stress import cancels, interruptions
+from ...stress.measures import becomes_true
 
 on_servers = pytest.mark.parametrize("engine_name", ["postgresql", "mariadb"], indirect=True)
 

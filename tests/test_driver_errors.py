@@ -411,10 +411,10 @@ def test_a_foreign_key_that_fails_at_the_commit_is_a_conflict() -> None:
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (wrapped(Driver(1213, "secret")), "tests.test_faults.Driver 1213"),
-        (wrapped(Driver("secret", sqlstate="40001")), "tests.test_faults.Driver 40001"),
-        (wrapped(Driver("secret", sqlite_errorname="SQLITE_BUSY")), "tests.test_faults.Driver SQLITE_BUSY"),
-        (wrapped(Driver("secret")), "tests.test_faults.Driver"),
+        (wrapped(Driver(1213, "secret")), "tests.test_driver_errors.Driver 1213"),
+        (wrapped(Driver("secret", sqlstate="40001")), "tests.test_driver_errors.Driver 40001"),
+        (wrapped(Driver("secret", sqlite_errorname="SQLITE_BUSY")), "tests.test_driver_errors.Driver SQLITE_BUSY"),
+        (wrapped(Driver("secret")), "tests.test_driver_errors.Driver"),
         (ConnectionRefusedError(111, "secret"), "builtins.ConnectionRefusedError"),
         (PendingRollbackError("secret"), "sqlalchemy.exc.PendingRollbackError"),
     ],

@@ -32,7 +32,7 @@ from sqlmodel_alembic_async import (
 from sqlmodel_alembic_async.services.csv_files import sources, targets
 from sqlmodel_alembic_async.services.csv_files.placeholders import escaped, restored
 
-from ..stress.measures import becomes_true
+from ...stress.measures import becomes_true
 
 PATIENCE = 10.0  # Seconds after which a test that hangs is ended.
 

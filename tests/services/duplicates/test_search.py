@@ -37,8 +37,8 @@ from sqlmodel_alembic_async import (
 )
 from sqlmodel_alembic_async.services.duplicates.matching import MOST_ALIKE
 
-from ..conftest import Statements
-from .test_similarity import BORN, CHIP, PETS, USERS
+from ...conftest import Statements
+from .test_matching import BORN, CHIP, PETS, USERS
 
 
 async def add_users(session: AsyncSession, *users: dict[str, Any]) -> list[int]:

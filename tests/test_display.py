@@ -26,7 +26,7 @@ from sqlmodel_alembic_async import (
     pet_statistics,
 )
 
-from ..conftest import Statements
+from .conftest import Statements
 
 
 class Cells(HTMLParser):

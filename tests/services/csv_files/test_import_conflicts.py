@@ -35,7 +35,7 @@ from sqlmodel_alembic_async import (
 )
 from sqlmodel_alembic_async.services.csv_files import file_format
 
-from ..stress.measures import becomes_true
+from ...stress.measures import becomes_true
 
 CHIP = "276098102345678"
 PATIENCE = 20.0

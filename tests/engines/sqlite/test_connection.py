@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel_alembic_async import Database, PetCreate, count_pets, create_pet, engines, get_pet
 from sqlmodel_alembic_async.engines.sqlite.connection import FIRST_ROWS, Connection, connect
 
-from ..stress.measures import becomes_true
+from ...stress.measures import becomes_true
 
 ROWS = 3000
 NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT {} FROM n"
