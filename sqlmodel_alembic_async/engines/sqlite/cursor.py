@@ -3,22 +3,30 @@
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
 import aiosqlite
 
-if TYPE_CHECKING:
-    from .connection import Connection
-
 FIRST_ROWS = 1024  # More than a page of a list.
+
+
+class _Connection(Protocol):
+    """What a cursor needs of its connection."""
+
+    _conn: sqlite3.Connection
+
+    async def run(self, fn: Callable[..., Any], *args: Any) -> Any: ...
+    def send(self, function: Callable[[], Any]) -> None: ...
+    def fetch(self, cursor: sqlite3.Cursor, size: int | None) -> list[Any]: ...
+    def finish(self, cursor: sqlite3.Cursor) -> None: ...
 
 
 class Cursor(aiosqlite.Cursor):
     """aiosqlite's cursor, which brings the first rows along."""
 
-    _conn: "Connection"
+    _conn: _Connection  # type: ignore[assignment]  # aiosqlite's own
 
-    def __init__(self, connection: "Connection") -> None:
+    def __init__(self, connection: Any) -> None:
         super().__init__(connection, connection._conn.cursor())
         self._rows: deque[Any] = deque()
         self._finished = True

@@ -243,7 +243,7 @@ async def test_an_owner_whom_an_import_changes_can_get_a_pet_meanwhile(db: Datab
 async def test_imports_of_the_same_rows_in_opposite_orders_all_end(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_format, "_BATCH", 1)
+    monkeypatch.setattr(file_format, "BATCH_SIZE", 1)
     names = [f"p{number}" for number in range(20)]
     async with db.transaction() as session:
         for name in names:

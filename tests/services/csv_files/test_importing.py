@@ -598,7 +598,7 @@ async def test_two_rows_about_one_pet_by_different_keys_are_not_both_taken(sessi
 @pytest.fixture(params=[1000, 1])
 def batch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows mean the same whether they are in one batch or not."""
-    monkeypatch.setattr(file_format, "_BATCH", request.param)
+    monkeypatch.setattr(file_format, "BATCH_SIZE", request.param)
 
 
 @pytest.mark.usefixtures("batch")
@@ -667,7 +667,7 @@ async def test_an_owner_repeated_in_a_file_is_one_owner(session: AsyncSession) -
 async def test_an_owner_is_one_also_where_the_rows_are_far_apart(
     session: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_format, "_BATCH", 2)
+    monkeypatch.setattr(file_format, "BATCH_SIZE", 2)
     lines = [
         "name,owner_name,owner_email",
         "A,Ada,ada@example.com",
@@ -771,7 +771,7 @@ async def test_an_owner_without_a_key_is_known_by_the_pet(session: AsyncSession)
 async def test_an_owner_known_by_a_pet_is_known_in_the_other_rows_too(
     session: AsyncSession, monkeypatch: pytest.MonkeyPatch, size: int, lines: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(file_format, "_BATCH", size)
+    monkeypatch.setattr(file_format, "BATCH_SIZE", size)
     ada = await create_user(session, UserCreate(name="Ada", phone="030 12345"))
     await create_pet(session, PetCreate(name="Rex", external_ref="p1", owner_id=ada.id))
 
@@ -986,7 +986,7 @@ async def cancel_half_way(transaction: AbstractAsyncContextManager[Any]) -> None
 
 
 async def test_an_import_can_be_cancelled_and_leaves_nothing(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_format, "_BATCH", 10)
+    monkeypatch.setattr(file_format, "BATCH_SIZE", 10)
 
     await cancel_half_way(db.transaction())
 
@@ -997,7 +997,7 @@ async def test_an_import_can_be_cancelled_and_leaves_nothing(db: Database, monke
 async def test_a_host_applications_session_is_told_that_its_task_was_cancelled(
     migrated_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_format, "_BATCH", 10)
+    monkeypatch.setattr(file_format, "BATCH_SIZE", 10)
     engine = prepare(create_async_engine(migrated_url))
 
     @asynccontextmanager

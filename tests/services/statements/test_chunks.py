@@ -30,7 +30,7 @@ from sqlmodel_alembic_async import (
 from sqlmodel_alembic_async.services.csv_files import batch_import, exporting, owner_matching
 from sqlmodel_alembic_async.services.csv_files.cell_parsing import CellReader
 from sqlmodel_alembic_async.services.csv_files.key_index import Ledger
-from sqlmodel_alembic_async.services.duplicates.search import search
+from sqlmodel_alembic_async.services.duplicates import search
 from sqlmodel_alembic_async.services.statements import chunks, many_rows
 
 NUMBER = 2500

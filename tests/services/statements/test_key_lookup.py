@@ -25,7 +25,7 @@ async def test_a_plan_that_was_made_for_few_rows_is_right_for_many(
     empty_url: URL, monkeypatch: pytest.MonkeyPatch, small: int
 ) -> None:
     # PostgreSQL makes the plan that it keeps after five executions, here with few rows in the table or none.
-    monkeypatch.setattr(file_format, "_BATCH", 100)
+    monkeypatch.setattr(file_format, "BATCH_SIZE", 100)
     async with Database(empty_url) as db:
         await db.create_tables()
         async with db.transaction() as session:
