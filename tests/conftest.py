@@ -9,6 +9,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL
 
 from sqlmodel_alembic_async import AsyncSession, Database, migrations
+from sqlmodel_alembic_async.services.csv_files import file_format
 
 from .servers import ENGINES, new_database
 
@@ -84,3 +85,9 @@ def statements(db: Database) -> Statements:
 
 def quoted(database: Database, name: str) -> str:
     return str(database.engine.dialect.identifier_preparer.quote(name))
+
+
+@pytest.fixture(params=[1000, 1])
+def batch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of an import mean the same whether they are in one batch or not."""
+    monkeypatch.setattr(file_format, "BATCH_SIZE", request.param)

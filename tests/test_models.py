@@ -27,7 +27,7 @@ from sqlmodel_alembic_async import (
     update_pet,
 )
 from sqlmodel_alembic_async.models import _PetRow, _UserRow
-from sqlmodel_alembic_async.services.statements.prebuilt import column_values
+from sqlmodel_alembic_async.services.statements import column_values
 
 
 @pytest.mark.parametrize("shape", [UserCreate, UserUpdate, PetCreate, PetUpdate])

@@ -5,8 +5,16 @@ from typing import Any
 
 import pytest
 
+from sqlmodel_alembic_async import (
+    AsyncSession,
+    count_pets,
+    count_users,
+    import_pets,
+)
 from sqlmodel_alembic_async.services.csv_files.cell_parsing import CellReader
 from sqlmodel_alembic_async.services.csv_files.file_format import COLUMNS
+
+from .imports import counts, pets_of, reasons, rejected, rows
 
 
 def read(field: str, text: str, **options: Any) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
@@ -180,3 +188,117 @@ def test_other_fields_know_no_placeholders(field: str, text: str) -> None:
 
     assert [*pet.values(), *owner.values()] == [text]
     assert bad == []
+
+
+@pytest.mark.parametrize(
+    ("cell", "sex"),
+    [("m", "male"), ("F", "female"), ("u", "unknown"), ("MALE", "male"), ("Female", "female"), ("", "unknown")],
+)
+async def test_sex_is_understood_in_letters_and_words_of_any_case(session: AsyncSession, cell: str, sex: str) -> None:
+    await import_pets(session, rows("name,sex", f"Rex,{cell}"))
+
+    assert (await pets_of(session))[0].sex == sex
+
+
+@pytest.mark.parametrize(
+    ("cell", "date_format", "born", "estimated"),
+    [
+        ("2014-05-01", None, date(2014, 5, 1), False),
+        ("2014", None, date(2014, 1, 1), True),
+        ("01/05/2014", "%d/%m/%Y", date(2014, 5, 1), False),
+        ("April 19 2003", "%B %d %Y", date(2003, 4, 19), False),
+        ("2014-05-01", "%d/%m/%Y", date(2014, 5, 1), False),
+        ("2014", "%d/%m/%Y", date(2014, 1, 1), True),
+        ("2014-05-06", "%Y-%d-%m", date(2014, 6, 5), False),
+    ],
+)
+async def test_a_date_is_iso_or_of_the_format_and_a_year_alone_an_estimate(
+    session: AsyncSession, cell: str, date_format: str | None, born: date, estimated: bool
+) -> None:
+    await import_pets(session, rows("birth_date,name", f"{cell},Rex"), date_format=date_format)
+
+    rex = (await pets_of(session))[0]
+    assert (rex.birth_date, rex.birth_date_estimated) == (born, estimated)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "options"),
+    [
+        ("birth_date", "01/05/2014", {}),
+        ("birth_date", "2014-13-01", {}),
+        ("birth_date", "0000", {}),
+        ("birth_date", "31/02/2014", {"date_format": "%d/%m/%Y"}),
+        ("birth_date", "2014-05-31", {"date_format": "%Y-%d-%m"}),
+        ("birth_date", "9999-01-01", {}),
+        ("acquired_on", "2014", {}),
+        ("sex", "neuter", {}),
+        ("neutered", "perhaps", {}),
+        ("weight_g", "4.2", {}),
+        ("weight_g", "-1", {}),
+        ("weight_g", "0", {}),
+        ("weight_g", "99999999999", {}),
+        ("microchip", "9.85112E+14", {}),
+        ("status", "asleep", {}),
+        ("owner_email", "nobody", {}),
+        ("owner_phone", "1", {}),
+        ("species", "x" * 51, {}),
+    ],
+)
+async def test_a_bad_cell_is_rejected_with_line_column_value_and_reason(
+    session: AsyncSession, column: str, cell: str, options: dict[str, str]
+) -> None:
+    report = await rejected(session, f"name,owner_name,{column}", "Tom,Ada,", f"Rex,Ada,{cell}", **options)
+
+    assert reasons(report) == [(3, column, cell)]
+    assert report.rejections[0].reason
+    assert counts(report) == (1, 0, 0, 1)
+    assert (await count_pets(session), await count_users(session)) == (0, 0)
+
+
+async def test_a_year_that_is_said_to_be_exact_is_rejected(session: AsyncSession) -> None:
+    report = await rejected(session, "name,birth_date,birth_date_estimated", "Rex,2014,no")
+
+    assert reasons(report) == [(2, "birth_date", "2014")]
+
+
+@pytest.mark.parametrize("name", ["Unknown", "-", "99", "TBD", "N/A", "???", "–", "no NAME", "...", "½"])  # noqa: RUF001
+async def test_placeholder_names_are_rejected_unless_they_are_kept(session: AsyncSession, name: str) -> None:
+    report = await rejected(session, "name", name)
+    kept = await import_pets(session, rows("name", name), placeholder_names="keep")
+
+    assert reasons(report) == [(2, "name", name)]
+    assert counts(kept) == (1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["R2-D2", "Ñ", "🐶", "犬", "Nona", "Squeak & Pip"])
+async def test_a_name_that_says_something_is_no_placeholder(session: AsyncSession, name: str) -> None:
+    assert counts(await import_pets(session, rows("name", name))) == (1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("placeholder_names", ["reject", "keep"])
+async def test_a_blank_name_is_rejected_in_any_case(session: AsyncSession, placeholder_names: Any) -> None:
+    report = await rejected(session, "name,species", " ,dog", placeholder_names=placeholder_names)
+
+    assert [(rejection.column, rejection.reason) for rejection in report.rejections] == [("name", "must not be blank")]
+
+
+@pytest.mark.parametrize("breed", ["Unknown", "Not Provided", "-", "n/a", ""])
+async def test_a_placeholder_breed_is_none(session: AsyncSession, breed: str) -> None:
+    await import_pets(session, rows("name,breed", f"Rex,{breed}"))
+
+    assert (await pets_of(session))[0].breed is None
+
+
+@pytest.mark.parametrize("placeholder_names", ["reject", "keep"])
+async def test_a_marked_cell_means_its_text(session: AsyncSession, placeholder_names: Any) -> None:
+    lines = ("'Unknown,'n/a,'Unknown", "'99,'-,'Unknown", "''Unknown,''99,'=x", "O'Neil,'plain,'")
+
+    report = await import_pets(session, rows("name,breed,color", *lines), placeholder_names=placeholder_names)
+
+    assert counts(report) == (4, 0, 0, 0)
+    assert [(pet.name, pet.breed, pet.color) for pet in await pets_of(session)] == [
+        ("Unknown", "n/a", "'Unknown"),
+        ("99", "-", "'Unknown"),
+        ("'Unknown", "'99", "=x"),
+        ("O'Neil", "'plain", "'"),
+    ]

@@ -25,6 +25,8 @@ from sqlmodel_alembic_async import (
 from sqlmodel_alembic_async.services.csv_files.sources import opened
 from sqlmodel_alembic_async.services.csv_files.threads import started
 
+from .imports import counts, rows
+
 LINES = "name,external_ref\r\nRex,p1\r\nTom,p2\r\n"
 PATIENCE = 10.0  # Seconds after which a test that hangs is ended.
 
@@ -298,3 +300,42 @@ def test_a_full_temporary_storage_is_told(source: str) -> None:
 
     assert done.stderr == ""
     assert done.stdout.startswith("the temporary storage is full, or can not be used: TMPDIR names its folder | ")
+
+
+async def test_a_file_is_read_from_where_its_caller_left_it(session: AsyncSession, tmp_path: Path) -> None:
+    (tmp_path / "pets.csv").write_text("Pets of 2026\nname\nRex\n")
+
+    for read_a_line in (next, io.TextIOWrapper.readline):
+        with (tmp_path / "pets.csv").open(newline="") as file:
+            read_a_line(file)
+            report = await import_pets(session, file)
+        assert counts(report) == (1, 0, 0, 0)
+
+
+async def test_a_file_that_was_read_already_says_so(tmp_path: Path) -> None:
+    nobody: Any = None
+    file = rows("name", "Rex")
+    file.read()
+
+    with pytest.raises(ImportRejectedError, match="read to its end"):
+        await import_pets(nobody, file)
+
+
+@pytest.mark.parametrize("opened", [True, False])
+async def test_a_pipe_is_read_though_it_can_be_read_only_once(session: AsyncSession, opened: bool) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"name,microchip\nRex,\nTom,276098102345678\n")
+    os.close(writing)
+
+    with os.fdopen(reading) as pipe:
+        report = await import_pets(session, pipe if opened else f"/dev/fd/{pipe.fileno()}")
+
+    assert counts(report) == (2, 0, 0, 0)
+
+
+async def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    nobody: Any = None
+    (tmp_path / "pets.csv").write_bytes(b"name\nRex\n")
+
+    with (tmp_path / "pets.csv").open("rb") as file, pytest.raises(TypeError, match="opened as text"):
+        await import_pets(nobody, file)  # type: ignore[arg-type]
