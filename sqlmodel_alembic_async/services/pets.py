@@ -1,4 +1,4 @@
-"""What callers do with pets."""
+"""Pets: create, read, list, change, transfer, archive and delete."""
 
 from collections.abc import AsyncIterator, Iterable
 from datetime import date
@@ -22,7 +22,7 @@ from .statements.prebuilt import Terms
 
 
 class PetFilters(RowFilters, total=False):
-    """What narrows a list of pets; `born_from` and `born_until` are inclusive."""
+    """The filters of pets; list_pets() explains each."""
 
     owner_id: Id
     ownerless: Flag
@@ -41,13 +41,32 @@ _DATE = TypeAdapter(Date, config=FILTER_CONFIG)
 
 
 async def create_pet(session: AsyncSession, data: PetCreate, *, on_similar: OnSimilar = "allow") -> Pet:
-    """Add a pet; raise UserNotFoundError if its owner does not exist, AlreadyExistsError if its chip is taken.
+    """Add a pet and return it with its id.
 
-    With on_similar="error", look first, and raise SimilarExistsError for what find_duplicate_pets() would show; a
-    number in the notes of another pet is seen if the names are the same.
+    The row is written by one INSERT, outside of SQLAlchemy's unit of work: mapper events of a host application, such as
+    before_insert, do not fire. They do for `session.add(Pet(...))`.
+
+    Args:
+        session: The session to write with; the caller commits.
+        data: The values of the new pet; `weight_g` is in grams, `microchip` as in ISO 11784.
+        on_similar: "allow" inserts in any case. "error" first looks for pets that find_duplicate_pets() would put into
+            one group with the new one, and inserts only if there are none. A microchip in the notes of another pet
+            counts only where both have the same name. It locks nothing: two transactions at the same time do not see
+            each other.
+
+    Raises:
+        UserNotFoundError: No user has the id `owner_id`.
+        AlreadyExistsError: Another pet has this `microchip` or `external_ref`; `field` names it.
+        SimilarExistsError: Similar pets exist and on_similar is "error"; `candidates` holds them.
+        InvalidValueError: The database refuses a value that the shape allows.
+        TypeError: `data` is not a PetCreate.
+        ValidationError: `data` was changed to values that the shape refuses.
+        ValueError: `on_similar` is neither "allow" nor "error".
+        DatabaseError: The statement failed.
+
     """
     if on_similar != "allow":
-        from .duplicates.search import refuse_similar  # nobody else waits for it
+        from .duplicates.search import refuse_similar  # Not at import: few programs need it.
 
         await refuse_similar(session, Pet, one_row.expect(PetCreate, data), on_similar)
     try:
@@ -57,17 +76,47 @@ async def create_pet(session: AsyncSession, data: PetCreate, *, on_similar: OnSi
 
 
 async def create_pets(session: AsyncSession, pets: Iterable[PetCreate]) -> int:
-    """Add pets batch by batch, and return how many."""
+    """Add pets in batches of 1,000 and return how many were added.
+
+    Memory stays constant, however many there are. After an error no batch is kept: the transaction, or the savepoint
+    around the call, can only be rolled back.
+
+    Args:
+        session: The session to write with; the caller commits.
+        pets: The values of the new pets, from any iterable or generator.
+
+    Raises:
+        UserNotFoundError: No user has the `owner_id` of one of them; `key` is None.
+        AlreadyExistsError: Another pet has the `microchip` or `external_ref` of one of them; `field` names it.
+        InvalidValueError: The database refuses a value that the shape allows.
+        TypeError: An item is not a PetCreate.
+        ValidationError: An item was changed to values that the shape refuses.
+        DatabaseError: A statement failed.
+
+    """
     return await many_rows.insert_many(session, Pet, PetCreate, pets)
 
 
 async def get_pet(session: AsyncSession, pet_id: int) -> Pet:
-    """Return a pet; raise PetNotFoundError if there is none."""
+    """Return a pet, archived or not, as the database holds it now.
+
+    Raises:
+        PetNotFoundError: No pet has this id.
+        TypeError: `pet_id` is not an int.
+        DatabaseError: The statement failed.
+
+    """
     return _found(await one_row.fetch_by_id(session, Pet, pet_id), pet_id)
 
 
 async def find_pet_by_microchip(session: AsyncSession, microchip: str) -> Pet | None:
-    """Return the pet with this microchip, in any spelling of its number, or None."""
+    """Return the pet with this microchip, archived or not, or None. Spaces, "-", "." and "*" in it do not matter.
+
+    Raises:
+        ValidationError: `microchip` is not a valid number.
+        DatabaseError: The statement failed.
+
+    """
     chip = _MICROCHIP.validate_python(microchip)
     if chip is None:
         return None
@@ -83,20 +132,69 @@ async def list_pets(
     offset: int = 0,
     **filters: Unpack[PetFilters],
 ) -> Page[Pet]:
-    """Return one page of pets; `after` is the `next` of the page before it."""
+    """Return one page of pets.
+
+    Args:
+        session: The session to read with.
+        order_by: "name", "created_at", "updated_at" or "id"; a leading "-" reverses the order. The id breaks ties.
+        limit: The size of the page: 1 to 1000.
+        after: The `next` of the page before, or None for the first page. A deep page costs as much as the first.
+        offset: How many pets to skip, for numbered pages; each skipped row costs time. Not together with `after`.
+        **filters: Which pets; all filters must match.
+
+            * `owner_id`: of this owner.
+            * `ownerless`: True: without an owner; False: with one.
+            * `species`, `breed`: exactly this text; case matters for the breed only. A blank text asks for pets
+              without one.
+            * `sex`: "male", "female" or "unknown".
+            * `status`: "active", "missing" or "deceased".
+            * `born_from`, `born_until`: born on this day or later, or earlier: a date, or text as YYYY-MM-DD.
+            * `microchipped`: True: with a microchip; False: without.
+            * `name_prefix`: the name begins with this text; case and compatibility forms do not matter.
+            * `name_contains`: the name contains this text; reads every row.
+            * `archived`: False (the default) leaves archived pets out, True gives only them, None gives both.
+            * `changed_since`: added or changed at this time or later: a datetime with a time zone, compared with
+              `updated_at`. Deleted pets leave no trace.
+
+    Raises:
+        TypeError: A filter is unknown.
+        ValidationError: The value of a filter is not valid.
+        ValueError: `order_by`, `limit` or `offset` is not allowed, or `after` and `offset` are both given.
+        InvalidCursorError: `after` is malformed, or of another list or order.
+        DatabaseError: The statement failed.
+
+    """
     terms = pet_terms(filters)
     return await pages.fetch_page(session, Pet, terms, order_by=order_by, limit=limit, after=after, offset=offset)
 
 
 async def count_pets(session: AsyncSession, **filters: Unpack[PetFilters]) -> int:
-    """Return how many pets there are."""
+    """Return how many pets match the filters of list_pets().
+
+    Raises:
+        TypeError: A filter is unknown.
+        ValidationError: The value of a filter is not valid.
+        DatabaseError: The statement failed.
+
+    """
     return await many_rows.count(session, Pet, pet_terms(filters))
 
 
 async def stream_pets(
     session: AsyncSession, *, order_by: OrderBy = "name", **filters: Unpack[PetFilters]
 ) -> AsyncIterator[Pet]:
-    """Yield every pet in constant memory. Who changes what it yields streams by id: those rows keep their place."""
+    """Yield every pet that matches the filters of list_pets(), in constant memory.
+
+    It reads pages of 1,000 and is no snapshot: a pet that changes meanwhile may come twice or not at all, unless the
+    transaction is one, as `reading(snapshot=True)` is. To update pets while iterating, use order_by="id".
+
+    Raises:
+        TypeError: A filter is unknown.
+        ValidationError: The value of a filter is not valid.
+        ValueError: `order_by` is not allowed.
+        DatabaseError: A statement failed.
+
+    """
     async for pet in pages.stream(session, Pet, pet_terms(filters), order_by=order_by):
         yield pet
 
@@ -104,13 +202,46 @@ async def stream_pets(
 async def update_pet(
     session: AsyncSession, pet_id: int, changes: PetUpdate, *, expected_version: int | None = None
 ) -> Pet:
-    """Change the columns given; raise StaleVersionError if the pet is no longer at the expected version."""
+    """Change the fields that `changes` sets, and return the pet. To change the owner, use transfer_pet().
+
+    Args:
+        session: The session to write with; the caller commits.
+        pet_id: The id of the pet.
+        changes: The new values: an omitted field stays, None clears it.
+        expected_version: The `version` that the caller read; None changes any version.
+
+    Raises:
+        PetNotFoundError: No pet has this id.
+        StaleVersionError: The pet is not at the expected version.
+        AlreadyExistsError: Another pet has this `microchip` or `external_ref`; `field` names it.
+        InvalidValueError: The new values contradict what is stored; `constraint` names the rule.
+        TypeError: `changes` is not a PetUpdate, or an id or version is not an int.
+        ValidationError: `changes` was changed to values that the shape refuses.
+        DatabaseError: The statement failed.
+
+    """
     one_row.expect(PetUpdate, changes)
     return _found(await one_row.patch(session, Pet, pet_id, changes, expected_version), pet_id)
 
 
 async def transfer_pet(session: AsyncSession, pet_id: int, owner_id: int | None, *, on: date | None = None) -> Pet:
-    """Give a pet to another owner `on` a day, by default today; None releases it. PetDeceasedError for a dead one."""
+    """Change the owner of a pet together with `acquired_on`, and return the pet.
+
+    Args:
+        session: The session to write with; the caller commits.
+        pet_id: The id of the pet.
+        owner_id: The id of the new owner, or None to leave the pet without an owner.
+        on: The first day with the new owner: a date, or text as YYYY-MM-DD; None is today by the local clock.
+
+    Raises:
+        PetNotFoundError: No pet has this id.
+        UserNotFoundError: No user has the id `owner_id`.
+        PetDeceasedError: The pet is deceased.
+        TypeError: An id is not an int.
+        ValidationError: `on` is not a date.
+        DatabaseError: The statement failed.
+
+    """
     if owner_id is not None and not is_id(owner_id):
         raise UserNotFoundError(owner_id)
     day = date.today() if on is None else _DATE.validate_python(on)
@@ -128,34 +259,56 @@ async def transfer_pet(session: AsyncSession, pet_id: int, owner_id: int | None,
 async def change_pets_of(
     session: AsyncSession, owner_id: int, values: dict[str, Any], *conditions: sa.ColumnElement[bool]
 ) -> int:
-    """Change the pets of an owner, and return how many; what is done to users needs it."""
+    """Change all pets of an owner, and return how many; the services of users call it."""
     held = [pet for pet in session.sync_session.identity_map.values() if isinstance(pet, Pet)]
     ids: list[Any] = [pet.id for pet in held if pet.__dict__.get("owner_id") == owner_id]
     remember(session.sync_session, Pet, ids)
     changed = await many_rows.update_all(session, Pet, values, col(Pet.owner_id) == owner_id, *conditions)
-    # Read anew: one that has another owner meanwhile was not changed, but in the session it looks as if it were.
+    # The UPDATE marked all of them in the session, also a pet that another transaction has given to somebody else.
     await many_rows.refresh(session, Pet, ids)
     return changed
 
 
 async def archive_pet(session: AsyncSession, pet_id: int) -> Pet:
-    """Hide a pet from lists and searches; archived again, it keeps its first moment."""
+    """Hide a pet from lists and searches, and return it. Idempotent: keeps the first `archived_at`.
+
+    Raises:
+        PetNotFoundError: No pet has this id.
+        TypeError: `pet_id` is not an int.
+        DatabaseError: The statement failed.
+
+    """
     return _found(await one_row.archive(session, Pet, pet_id), pet_id)
 
 
 async def restore_pet(session: AsyncSession, pet_id: int) -> Pet:
-    """Show an archived pet again."""
+    """Show an archived pet in lists and searches again, and return it.
+
+    Raises:
+        PetNotFoundError: No pet has this id.
+        TypeError: `pet_id` is not an int.
+        DatabaseError: The statement failed.
+
+    """
     return _found(await one_row.update(session, Pet, pet_id, {"archived_at": None}), pet_id)
 
 
 async def delete_pet(session: AsyncSession, pet_id: int) -> None:
-    """Delete a pet; raise PetNotFoundError if there is none."""
+    """Delete a pet.
+
+    Raises:
+        PetNotFoundError: No pet has this id.
+        ConflictError: A row of a host application's table refers to the pet.
+        TypeError: `pet_id` is not an int.
+        DatabaseError: The statement failed.
+
+    """
     if not await one_row.delete(session, Pet, pet_id):
         raise PetNotFoundError(pet_id)
 
 
 def pet_terms(filters: PetFilters) -> Terms:
-    """Return what the filters ask for."""
+    """Return the conditions that the filters stand for."""
     filters = validated(_FILTERS, filters, PetFilters.__annotations__)
     terms = row_terms(filters)
     for name in ("owner_id", "species", "breed", "sex", "status"):

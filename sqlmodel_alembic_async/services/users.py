@@ -1,4 +1,4 @@
-"""What callers do with users."""
+"""Users: create, read, list, change, archive and delete."""
 
 from collections.abc import AsyncIterator, Iterable
 from typing import Literal
@@ -22,10 +22,10 @@ from .statements.prebuilt import Terms
 
 
 class UserFilters(RowFilters, total=False):
-    """What narrows a list of users."""
+    """The filters of users; list_users() explains each."""
 
 
-# Asked in the same statement: a refusal by the foreign key would end the caller's transaction.
+# Checked in the DELETE itself: a violated foreign key would end the caller's transaction.
 _HAS_NO_PETS = ~select(Pet.id).where(col(Pet.owner_id) == sa.bindparam("row_id")).exists()
 
 _FILTERS = filter_adapter(UserFilters)
@@ -33,30 +33,82 @@ _EMAIL: TypeAdapter[str | None] = TypeAdapter(Email, config=FILTER_CONFIG)
 
 
 async def create_user(session: AsyncSession, data: UserCreate, *, on_similar: OnSimilar = "allow") -> User:
-    """Add a user; raise AlreadyExistsError if its e-mail or external_ref is taken.
+    """Add a user and return it with its id.
 
-    With on_similar="error", look first, and raise SimilarExistsError for what find_duplicate_users() would show.
+    The row is written by one INSERT, outside of SQLAlchemy's unit of work: mapper events of a host application, such as
+    before_insert, do not fire. They do for `session.add(User(...))`.
+
+    Args:
+        session: The session to write with; the caller commits.
+        data: The values of the new user.
+        on_similar: "allow" inserts in any case. "error" first looks for users that find_duplicate_users() would put into
+            one group with the new one, and inserts only if there are none. It locks nothing: two transactions at the
+            same time do not see each other.
+
+    Raises:
+        AlreadyExistsError: Another user has this `email` or `external_ref`; `field` names it.
+        SimilarExistsError: Similar users exist and on_similar is "error"; `candidates` holds them.
+        InvalidValueError: The database refuses a value that the shape allows.
+        TypeError: `data` is not a UserCreate.
+        ValidationError: `data` was changed to values that the shape refuses.
+        ValueError: `on_similar` is neither "allow" nor "error".
+        DatabaseError: The statement failed.
+
     """
     if on_similar != "allow":
-        from .duplicates.search import refuse_similar  # nobody else waits for it
+        from .duplicates.search import refuse_similar  # Not at import: few programs need it.
 
         await refuse_similar(session, User, one_row.expect(UserCreate, data), on_similar)
     return await one_row.insert(session, User, one_row.expect(UserCreate, data))
 
 
 async def create_users(session: AsyncSession, users: Iterable[UserCreate]) -> int:
-    """Add users batch by batch, and return how many."""
+    """Add users in batches of 1,000 and return how many were added.
+
+    Memory stays constant, however many there are. After an error no batch is kept: the transaction, or the savepoint
+    around the call, can only be rolled back.
+
+    Args:
+        session: The session to write with; the caller commits.
+        users: The values of the new users, from any iterable or generator.
+
+    Raises:
+        AlreadyExistsError: Another user has the `email` or `external_ref` of one of them; `field` names it.
+        InvalidValueError: The database refuses a value that the shape allows.
+        TypeError: An item is not a UserCreate.
+        ValidationError: An item was changed to values that the shape refuses.
+        DatabaseError: A statement failed.
+
+    """
     return await many_rows.insert_many(session, User, UserCreate, users)
 
 
 async def get_user(session: AsyncSession, user_id: int, *, with_pets: bool = False) -> User:
-    """Return a user; raise UserNotFoundError if there is none."""
+    """Return a user, archived or not, as the database holds it now.
+
+    Args:
+        session: The session to read with.
+        user_id: The id of the user.
+        with_pets: Load `user.pets`, in a second statement. Without it, reading `user.pets` raises InvalidRequestError.
+
+    Raises:
+        UserNotFoundError: No user has this id.
+        TypeError: `user_id` is not an int.
+        DatabaseError: The statement failed.
+
+    """
     options = [selectinload(User.pets)] if with_pets else []  # type: ignore[arg-type]  # SQLModel types it as a list
     return _found(await one_row.fetch_by_id(session, User, user_id, *options), user_id)
 
 
 async def find_user_by_email(session: AsyncSession, email: str) -> User | None:
-    """Return the user with this e-mail, in any case of its letters, or None."""
+    """Return the user with this e-mail address, archived or not, or None. Case does not matter; blank finds None.
+
+    Raises:
+        ValidationError: `email` is not a valid e-mail address.
+        DatabaseError: The statement failed.
+
+    """
     address = _EMAIL.validate_python(email)
     if address is None:
         return None
@@ -72,20 +124,61 @@ async def list_users(
     offset: int = 0,
     **filters: Unpack[UserFilters],
 ) -> Page[User]:
-    """Return one page of users; `after` is the `next` of the page before it."""
+    """Return one page of users.
+
+    Args:
+        session: The session to read with.
+        order_by: "name", "created_at", "updated_at" or "id"; a leading "-" reverses the order. The id breaks ties.
+        limit: The size of the page: 1 to 1000.
+        after: The `next` of the page before, or None for the first page. A deep page costs as much as the first.
+        offset: How many users to skip, for numbered pages; each skipped row costs time. Not together with `after`.
+        **filters: Which users; all filters must match, and None as a value is refused unless said otherwise.
+
+            * `name_prefix`: the name begins with this text; case and compatibility forms do not matter.
+            * `name_contains`: the name contains this text; reads every row.
+            * `archived`: False (the default) leaves archived users out, True gives only them, None gives both.
+            * `changed_since`: added or changed at this time or later: a datetime with a time zone, compared with
+              `updated_at`. Deleted users leave no trace.
+
+    Raises:
+        TypeError: A filter is unknown.
+        ValidationError: The value of a filter is not valid.
+        ValueError: `order_by`, `limit` or `offset` is not allowed, or `after` and `offset` are both given.
+        InvalidCursorError: `after` is malformed, or of another list or order.
+        DatabaseError: The statement failed.
+
+    """
     terms = _terms(filters)
     return await pages.fetch_page(session, User, terms, order_by=order_by, limit=limit, after=after, offset=offset)
 
 
 async def count_users(session: AsyncSession, **filters: Unpack[UserFilters]) -> int:
-    """Return how many users there are."""
+    """Return how many users match the filters of list_users().
+
+    Raises:
+        TypeError: A filter is unknown.
+        ValidationError: The value of a filter is not valid.
+        DatabaseError: The statement failed.
+
+    """
     return await many_rows.count(session, User, _terms(filters))
 
 
 async def stream_users(
     session: AsyncSession, *, order_by: OrderBy = "name", **filters: Unpack[UserFilters]
 ) -> AsyncIterator[User]:
-    """Yield every user in constant memory. Who changes what it yields streams by id: those rows keep their place."""
+    """Yield every user that matches the filters of list_users(), in constant memory.
+
+    It reads pages of 1,000 and is no snapshot: a user who changes meanwhile may come twice or not at all, unless the
+    transaction is one, as `reading(snapshot=True)` is. To update users while iterating, use order_by="id".
+
+    Raises:
+        TypeError: A filter is unknown.
+        ValidationError: The value of a filter is not valid.
+        ValueError: `order_by` is not allowed.
+        DatabaseError: A statement failed.
+
+    """
     async for user in pages.stream(session, User, _terms(filters), order_by=order_by):
         yield user
 
@@ -93,23 +186,69 @@ async def stream_users(
 async def update_user(
     session: AsyncSession, user_id: int, changes: UserUpdate, *, expected_version: int | None = None
 ) -> User:
-    """Change the columns given; raise StaleVersionError if the user is no longer at the expected version."""
+    """Change the fields that `changes` sets, and return the user.
+
+    Args:
+        session: The session to write with; the caller commits.
+        user_id: The id of the user.
+        changes: The new values: an omitted field stays, None clears it.
+        expected_version: The `version` that the caller read; None changes any version.
+
+    Raises:
+        UserNotFoundError: No user has this id.
+        StaleVersionError: The user is not at the expected version.
+        AlreadyExistsError: Another user has this `email` or `external_ref`; `field` names it.
+        InvalidValueError: The database refuses a value that the shape allows.
+        TypeError: `changes` is not a UserUpdate, or an id or version is not an int.
+        ValidationError: `changes` was changed to values that the shape refuses.
+        DatabaseError: The statement failed.
+
+    """
     one_row.expect(UserUpdate, changes)
     return _found(await one_row.patch(session, User, user_id, changes, expected_version), user_id)
 
 
 async def archive_user(session: AsyncSession, user_id: int) -> User:
-    """Hide a user from lists and searches; archived again, it keeps its first moment."""
+    """Hide a user from lists and searches, and return it. Idempotent: keeps the first `archived_at`.
+
+    Raises:
+        UserNotFoundError: No user has this id.
+        TypeError: `user_id` is not an int.
+        DatabaseError: The statement failed.
+
+    """
     return _found(await one_row.archive(session, User, user_id), user_id)
 
 
 async def restore_user(session: AsyncSession, user_id: int) -> User:
-    """Show an archived user again."""
+    """Show an archived user in lists and searches again, and return it.
+
+    Raises:
+        UserNotFoundError: No user has this id.
+        TypeError: `user_id` is not an int.
+        DatabaseError: The statement failed.
+
+    """
     return _found(await one_row.update(session, User, user_id, {"archived_at": None}), user_id)
 
 
 async def delete_user(session: AsyncSession, user_id: int, *, pets: Literal["refuse", "release"] = "refuse") -> None:
-    """Delete a user; one who has pets is refused with UserHasPetsError, or releases them first."""
+    """Delete a user.
+
+    Args:
+        session: The session to write with; the caller commits.
+        user_id: The id of the user.
+        pets: "refuse" deletes no user who has pets. "release" first leaves the pets without an owner.
+
+    Raises:
+        UserNotFoundError: No user has this id.
+        UserHasPetsError: The user has pets, and `pets` is "refuse".
+        ConflictError: A row of a host application's table refers to the user.
+        TypeError: `user_id` is not an int.
+        ValueError: `pets` is neither "refuse" nor "release".
+        DatabaseError: A statement failed.
+
+    """
     if pets not in ("refuse", "release"):
         raise ValueError('pets must be "refuse" or "release"')
     if pets == "release" and is_id(user_id):
@@ -118,9 +257,8 @@ async def delete_user(session: AsyncSession, user_id: int, *, pets: Literal["ref
         if await one_row.delete(session, User, user_id, _HAS_NO_PETS):
             return
     except UserHasPetsError as error:
-        if (
-            execution.dialect_of(session, User).name == "sqlite"
-        ):  # It names no key, and there nobody adds a pet meanwhile.
+        # SQLite names no key. It has one writer, so that no pet was added since the check: another table refers.
+        if execution.dialect_of(session, User).name == "sqlite":
             raise ConflictError("a row of another table refers to this one") from error.__cause__
         raise UserHasPetsError(user_id) from error.__cause__
     _found(await one_row.fetch_as_written(session, User, user_id), user_id)
