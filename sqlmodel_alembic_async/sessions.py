@@ -5,9 +5,10 @@ import time
 from typing import Any, NoReturn
 
 from sqlalchemy import event
-from sqlalchemy.exc import IllegalStateChangeError, PendingRollbackError, SQLAlchemyError
+from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError, PendingRollbackError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSessionTransaction
-from sqlalchemy.orm import ORMExecuteState
+from sqlalchemy.orm import ORMExecuteState, SessionTransaction
+from sqlalchemy.util import greenlet_spawn
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession as _AsyncSession
 
@@ -40,6 +41,20 @@ class AsyncSession(_AsyncSession):
         finally:
             await super().close()
 
+    async def reset(self) -> None:
+        """Close the session, which may be used again; what was not committed is undone in its rows, too."""
+        try:
+            undo_everything(self.sync_session)
+        finally:
+            await super().reset()
+
+    async def invalidate(self) -> None:
+        """Close the session and its connections; what was not committed is undone in its rows, too."""
+        try:
+            undo_everything(self.sync_session)
+        finally:
+            await super().invalidate()
+
     async def __aexit__(self, *error: object) -> None:
         """Close the session; where another task is still at work with it, as soon as that has ended."""
         closing = asyncio.ensure_future(self._close_in_the_end())
@@ -50,19 +65,31 @@ class AsyncSession(_AsyncSession):
         while True:
             try:
                 return await self.close()
-            except IllegalStateChangeError:
+            except InvalidRequestError:
                 if time.monotonic() > deadline:
-                    raise
+                    return await self.invalidate()
                 await asyncio.sleep(_MOMENT)
 
 
 class _Savepoint(AsyncSessionTransaction):
+    async def rollback(self) -> None:
+        """Roll back to this savepoint, and to those inside it first: SQLAlchemy would forget what they changed."""
+        await greenlet_spawn(_roll_back_inner, self._sync_transaction())
+        await super().rollback()
+
     async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
         try:
+            if kind is not None:
+                await greenlet_spawn(_roll_back_inner, self._sync_transaction())
             await super().__aexit__(kind, error, traceback)
         except PendingRollbackError:
             if not isinstance(error, asyncio.CancelledError):
                 raise
+
+
+def _roll_back_inner(savepoint: SessionTransaction) -> None:
+    while (inner := savepoint.session.get_nested_transaction()) not in (None, savepoint):
+        inner.rollback()
 
 
 async def flush(session: AsyncSession) -> None:

@@ -1,5 +1,6 @@
 """What a rollback undoes in the database is undone in memory, too."""
 
+import asyncio
 import contextlib
 import gc
 import io
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import DeclarativeBase, Mapped, make_transient, mapped_column
+from sqlalchemy.orm import Session as SyncSession
 from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession as PlainSession
@@ -18,6 +21,7 @@ from sqlmodel_alembic_async import (
     AlreadyExistsError,
     AsyncSession,
     Database,
+    DatabaseError,
     ImportRejectedError,
     Pet,
     PetCreate,
@@ -56,6 +60,13 @@ from sqlmodel_alembic_async import (
 from .conftest import Statements
 
 CHIP = "985141000123456"
+
+# Half a second.
+SLEEP = {
+    "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000000) SELECT max(i) FROM n",
+    "postgresql": "SELECT pg_sleep(0.5)",
+    "mysql": "SELECT sleep(0.5)",
+}
 
 
 class GiveUp(Exception):  # noqa: N818  # it is no mistake
@@ -160,7 +171,7 @@ async def update_by_sql(session: AsyncSession, held: Held) -> None:
 
 async def update_by_core(session: AsyncSession, held: Held) -> None:
     table = sa.inspect(Pet).local_table
-    await (await session.connection()).execute(sa.update(table).values(name="Core", version=table.c.version + 1))
+    await session.exec(sa.update(table).values(name="Core", version=table.c.version + 1))
     assert {pet.name for pet in (await list_pets(session, archived=None)).items} == {"Core"}
 
 
@@ -432,10 +443,11 @@ async def test_a_row_that_was_created_in_the_savepoint_is_gone(session: AsyncSes
         by_flush = (await list_pets(session, name_prefix="by flush")).items[0]
 
     assert created not in session
-    for pet in (again, of_many, by_flush):
-        assert "name" in sa.inspect(pet).expired_attributes
-        with pytest.raises(InvalidRequestError):
-            await session.refresh(pet)
+    assert sa.inspect(again).transient
+    assert sa.inspect(by_flush).transient
+    assert "name" in sa.inspect(of_many).expired_attributes
+    with pytest.raises(InvalidRequestError):
+        await session.refresh(of_many)
     with pytest.raises(PetNotFoundError):
         await get_pet(session, dropped)
     session.expunge_all()
@@ -462,7 +474,7 @@ async def test_many_changes_are_undone_without_a_note_of_each(
     assert held.values() == before
     assert first.name == "Pet 0"
     assert all("name" in sa.inspect(pet).expired_attributes for pet in pets)
-    assert len(session.sync_session.info["sqlmodel_alembic_async_logs"]) <= 1
+    assert len(undo._logs[session.sync_session]) <= 1
 
 
 async def test_related_rows_that_were_loaded_are_to_be_loaded_anew(session: AsyncSession, held: Held) -> None:
@@ -688,3 +700,309 @@ async def test_a_connection_outlives_the_session_that_had_a_savepoint_on_it(db: 
         deleted = await connection.execute(sa.delete(sa.inspect(Pet).local_table))
 
     assert deleted.rowcount == 0
+
+
+async def ids_of(db: Database) -> tuple[int, int, int]:
+    """Store Ada, who has Rex, and Bob; return the ids of Rex, Ada and Bob."""
+    async with db.transaction() as session:
+        ada = await create_user(session, UserCreate(name="Ada"))
+        bob = await create_user(session, UserCreate(name="Bob"))
+        rex = await create_pet(session, PetCreate(name="Rex", owner_id=ada.id))
+    return rex.id, ada.id, bob.id
+
+
+async def stored_pet(db: Database, pet_id: int) -> dict[str, Any]:
+    async with db.reading() as session:
+        return (await get_pet(session, pet_id)).model_dump()
+
+
+def test_a_hosts_own_rows_are_left_alone_in_a_savepoint() -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Note(Base):
+        __tablename__ = "note"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        text: Mapped[str] = mapped_column(default="")
+
+    engine = sa.create_engine("sqlite://")
+    Base.metadata.create_all(engine)
+    with SyncSession(engine) as session:
+        with session.begin_nested():
+            note = Note()
+            session.add(note)
+        note.text = "edited"
+        session.flush()
+        session.execute(sa.update(Note).values(text="edited again"))
+        session.commit()
+
+        assert session.scalars(sa.select(Note.text)).all() == ["edited again"]
+    engine.dispose()
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql", "mariadb"], indirect=True)
+@pytest.mark.parametrize("transaction", ["transaction", "session"])
+async def test_a_time_out_at_the_end_of_a_savepoint_is_a_time_out(db: Database, transaction: str) -> None:
+    rex, *_ = await ids_of(db)
+
+    async with db.session() as blocker:
+        await update_pet(blocker, rex, PetUpdate(notes="locked"))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3), getattr(db, transaction)() as session:
+                pet = await get_pet(session, rex)
+                async with session.begin_nested():
+                    pet.color = "waits"
+
+    assert db.engine.pool.checkedout() == 0
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+async def test_an_edit_made_outside_of_a_unit_that_is_repeated_is_not_lost(db: Database, flushed: bool) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.reading() as session:
+        pet = await get_pet(session, rex)
+    pet.name = "W"
+    attempts = 0
+
+    async def work(session: AsyncSession) -> None:
+        nonlocal attempts
+        attempts += 1
+        session.add(pet)
+        if flushed:
+            await session.flush()
+        if attempts == 1:
+            raise TransactionConflictError("busy")
+
+    await db.run_transaction(work)
+
+    assert (await stored_pet(db, rex))["name"] == "W"
+
+
+async def test_an_edit_of_a_stale_row_made_outside_of_a_unit_stays_refused(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.reading() as session:
+        pet = await get_pet(session, rex)
+    async with db.transaction() as session:
+        await update_pet(session, rex, PetUpdate(color="newer"))
+    pet.name = "W"
+
+    async def work(session: AsyncSession) -> None:
+        session.add(pet)
+
+    with pytest.raises(StaleVersionError):
+        await db.run_transaction(work, attempts=2)
+
+    assert pet.name == "W"
+    assert (await stored_pet(db, rex))["name"] == "Rex"
+
+
+async def test_an_edit_made_outside_of_a_transaction_that_failed_can_be_written_by_the_next_one(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.reading() as session:
+        pet = await get_pet(session, rex)
+    pet.name = "W"
+    with pytest.raises(GiveUp):
+        async with db.transaction() as session:
+            session.add(pet)
+            pet.color = "inside"
+            raise GiveUp
+
+    async with db.transaction() as session:
+        session.add(pet)
+
+    assert {name: (await stored_pet(db, rex))[name] for name in ("name", "color")} == {"name": "W", "color": None}
+
+
+async def test_an_edit_made_outside_is_forgotten_once_it_is_committed(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.reading() as session:
+        pet = await get_pet(session, rex)
+    pet.name = "W"
+    async with db.session() as session:
+        session.add(pet)
+        async with session.begin_nested():
+            await session.flush()
+        await session.commit()
+        await update_pet(session, rex, PetUpdate(name="X"))
+        await session.commit()
+
+    assert (pet.name, sa.inspect(pet).modified) == ("X", False)
+
+
+async def test_a_row_read_after_a_change_of_any_row_is_expired_where_the_transaction_fails(db: Database) -> None:
+    rex, ada, bob = await ids_of(db)
+    rows = []
+
+    with pytest.raises(GiveUp):
+        async with db.transaction() as session:
+            await delete_user(session, ada, pets="release")
+            rows.append(await get_pet(session, rex))
+            raise GiveUp
+    with pytest.raises(GiveUp):
+        async with db.transaction() as session, session.begin_nested():
+            await merge_users(session, bob, ada)
+            rows.append(await get_pet(session, rex))
+            await update_pet(session, rex, PetUpdate(color="x"))
+            raise GiveUp
+
+    assert [{"owner_id", "version"} <= sa.inspect(row).expired_attributes for row in rows] == [True, True]
+
+
+async def test_a_row_of_a_transaction_that_failed_never_becomes_another_row(db: Database) -> None:
+    with pytest.raises(GiveUp):
+        async with db.transaction() as session:
+            ghost = await get_pet(session, (await create_pet(session, PetCreate(name="Lost"))).id)
+            raise GiveUp
+    async with db.transaction() as session:
+        other = (await create_pet(session, PetCreate(name="Other", color="blue"))).id
+
+    ghost.color = "red"
+    assert sa.inspect(ghost).transient
+    assert (await stored_pet(db, other))["color"] == "blue"
+
+
+async def test_a_session_is_closed_while_another_task_is_in_a_savepoint_of_it(db: Database) -> None:
+    is_in = asyncio.Event()
+
+    async def work(session: AsyncSession) -> None:
+        async with session.begin_nested():
+            is_in.set()
+            await session.exec(sa.text(SLEEP[db.engine.dialect.name]))
+
+    with pytest.raises(GiveUp):
+        async with db.session() as session:
+            task = asyncio.create_task(work(session))
+            await is_in.wait()
+            await asyncio.sleep(0.05)
+            raise GiveUp
+    await asyncio.wait([task])
+    task.exception()
+
+    assert not session.in_transaction()
+    assert db.engine.pool.checkedout() == 0
+
+
+async def test_an_outer_savepoint_undoes_what_an_open_inner_one_did(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    max_ = Pet(name="Max")
+
+    async with db.session() as session:
+        pet = await get_pet(session, rex)
+        with pytest.raises(GiveUp):
+            async with session.begin_nested():
+                await session.begin_nested()
+                await delete_pet(session, rex)
+                session.add(max_)
+                await session.flush()
+                raise GiveUp
+        outer = await session.begin_nested()
+        await session.begin_nested()
+        await delete_pet(session, rex)
+        await outer.rollback()
+        assert max_ not in session
+        pet.name = "W"
+        session.add(max_)
+        await session.commit()
+
+    assert (await stored_pet(db, rex))["name"] == "W"
+    assert (await stored_pet(db, max_.id))["name"] == "Max"
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+async def test_a_row_that_was_edited_and_deleted_is_put_back(db: Database, flushed: bool) -> None:
+    rex, *_ = await ids_of(db)
+
+    async def edit_and_delete(session: AsyncSession, pet: Pet) -> None:
+        pet.name = "X"
+        await session.delete(pet)
+        if flushed:
+            await session.flush()
+
+    async with db.session() as session:
+        pet = await get_pet(session, rex)
+        async with rolled_back(session):
+            await edit_and_delete(session, pet)
+        assert pet.name == "Rex"
+        await edit_and_delete(session, pet)
+
+    assert pet.name == "Rex"
+
+
+async def test_a_deleted_row_that_was_made_transient_does_not_keep_a_session_from_closing(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    session = db.session()
+    pet = await get_pet(session, rex)
+    await session.delete(pet)
+    await session.flush()
+    await session.begin_nested()
+    make_transient(pet)
+
+    await session.close()
+
+    assert db.engine.pool.checkedout() == 0
+
+
+@pytest.mark.parametrize("end", ["close", "reset", "invalidate"])
+async def test_every_end_of_a_session_puts_its_rows_back(db: Database, end: str) -> None:
+    rex, *_ = await ids_of(db)
+    session = db.session()
+    pet = await get_pet(session, rex)
+    await update_pet(session, rex, PetUpdate(name="W"))
+
+    await getattr(session, end)()
+
+    assert (pet.name, pet.version) == ("Rex", 1)
+    await session.close()
+
+
+async def test_a_row_that_left_the_session_is_put_back_by_a_rollback(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.session() as session:
+        held = await get_pet(session, rex)
+        pet = await update_pet(session, rex, PetUpdate(name="W"))
+        session.expunge(pet)
+        await session.rollback()
+        assert held is pet
+
+    assert (pet.name, pet.version) == ("Rex", 1)
+
+
+async def test_a_row_that_is_another_sessions_by_now_is_left_alone(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.session() as first, db.session() as second:
+        savepoint = await first.begin_nested()
+        pet = await get_pet(first, rex)
+        await update_pet(first, rex, PetUpdate(notes="x"))
+        first.expunge(pet)
+        second.add(pet)
+        pet.color = "edited"
+
+        await savepoint.rollback()
+
+        assert pet.color == "edited"
+
+
+async def test_a_session_that_joined_a_transaction_leaves_its_rows_when_it_closes(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.engine.connect() as connection:
+        transaction = await connection.begin()
+        async with AsyncSession(connection) as session:
+            pet = await get_pet(session, rex)
+            await update_pet(session, rex, PetUpdate(name="W"))
+            max_ = Pet(name="Max")
+            session.add(max_)
+            await session.flush()
+        await transaction.commit()
+
+    assert (pet.name, pet.version) == ("W", 2)
+    assert sa.inspect(max_).detached
+    assert (await stored_pet(db, rex))["name"] == "W"
+
+
+async def test_a_service_in_a_closed_session_raises_an_error_of_ours(db: Database) -> None:
+    _, ada, _ = await ids_of(db)
+    async with db.transaction() as session:
+        pass
+
+    with pytest.raises(DatabaseError):
+        await delete_user(session, ada, pets="release")

@@ -43,7 +43,8 @@ def _forget(connection: Connection) -> None:
 
 
 def _forget_savepoint(connection: Connection, *savepoint: object) -> None:
-    if connection.info.get(_LOST) != "all":
+    # A connection that was invalidated has no info: its transaction is over.
+    if not connection.invalidated and connection.info.get(_LOST) != "all":
         _forget(connection)
 
 

@@ -262,7 +262,8 @@ async def change_pets_of(
     """Change all pets of an owner, and return how many; the services of users call it."""
     held = [pet for pet in session.sync_session.identity_map.values() if isinstance(pet, Pet)]
     ids: list[Any] = [pet.id for pet in held if pet.__dict__.get("owner_id") == owner_id]
-    remember(session.sync_session, Pet, ids)
+    async with execution.statement(session):
+        remember(session.sync_session, Pet, ids)
     changed = await many_rows.update_all(session, Pet, values, col(Pet.owner_id) == owner_id, *conditions)
     # The UPDATE marked all of them in the session, also a pet that another transaction has given to somebody else.
     await many_rows.refresh(session, Pet, ids)

@@ -41,9 +41,9 @@ async def create_user(session: AsyncSession, data: UserCreate, *, on_similar: On
     Args:
         session: The session to write with; the caller commits.
         data: The values of the new user.
-        on_similar: "allow" inserts in any case. "error" first looks for users that find_duplicate_users() would put into
-            one group with the new one, and inserts only if there are none. It locks nothing: two transactions at the
-            same time do not see each other.
+        on_similar: "allow" inserts in any case. "error" first looks for users that find_duplicate_users() would put
+            into one group with the new one, and inserts only if there are none. It locks nothing: two transactions at
+            the same time do not see each other.
 
     Raises:
         AlreadyExistsError: Another user has this `email` or `external_ref`; `field` names it.

@@ -10,7 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ...fields import NOTES_LENGTH
 from ...models import PetCreate, Row, UserCreate
-from ...undo import remember
+from ...undo import REMEMBERED, remember
 from . import key_lookup, prebuilt
 from .chunks import BATCH_SIZE
 from .column_values import new_values
@@ -75,7 +75,8 @@ async def update_each(session: AsyncSession, model: type[Row], changes: dict[int
     for names, many in by_form.items():
         for portion in _portions(many, len(names)):
             async with statement(session):
-                await session.exec(prebuilt.patch(model, names, False), params=portion)
+                remember(session.sync_session, model, (row["row_id"] for row in portion))
+                await session.exec(prebuilt.patch(model, names, False), params=portion, execution_options=REMEMBERED)
 
 
 def _portions(rows: list[dict[str, Any]], width: int) -> Iterator[list[dict[str, Any]]]:
@@ -93,7 +94,8 @@ def held_ids(session: AsyncSession, model: type[Row]) -> set[int]:
 async def refresh(session: AsyncSession, model: type[Row], ids: Iterable[int]) -> None:
     """Read anew these rows, which the session holds, after a change of them."""
     ids = list(ids)
-    remember(session.sync_session, model, ids)
+    async with statement(session):
+        remember(session.sync_session, model, ids)
     await key_lookup.fetch_rows(session, model, "id", ids, written=True)
 
 
