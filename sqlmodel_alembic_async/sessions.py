@@ -5,7 +5,7 @@ import time
 from typing import Any, NoReturn
 
 from sqlalchemy import event
-from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError, PendingRollbackError, SQLAlchemyError
+from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSessionTransaction
 from sqlalchemy.orm import ORMExecuteState, SessionTransaction
 from sqlalchemy.util import greenlet_spawn
@@ -31,7 +31,7 @@ class AsyncSession(_AsyncSession):
         super().__init__(bind, expire_on_commit=expire_on_commit, **options)
 
     def begin_nested(self) -> AsyncSessionTransaction:
-        """Return a savepoint; a task that is cancelled in it learns that, and not that the connection is gone."""
+        """Return a savepoint; its end undoes in memory what it rolls back, inner savepoints included."""
         return _Savepoint(self, nested=True)
 
     async def close(self) -> None:
@@ -78,13 +78,9 @@ class _Savepoint(AsyncSessionTransaction):
         await super().rollback()
 
     async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        try:
-            if kind is not None:
-                await greenlet_spawn(_roll_back_inner, self._sync_transaction())
-            await super().__aexit__(kind, error, traceback)
-        except PendingRollbackError:
-            if not isinstance(error, asyncio.CancelledError):
-                raise
+        if kind is not None:
+            await greenlet_spawn(_roll_back_inner, self._sync_transaction())
+        await super().__aexit__(kind, error, traceback)
 
 
 def _roll_back_inner(savepoint: SessionTransaction) -> None:

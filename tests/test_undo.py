@@ -1006,3 +1006,44 @@ async def test_a_service_in_a_closed_session_raises_an_error_of_ours(db: Databas
 
     with pytest.raises(DatabaseError):
         await delete_user(session, ada, pets="release")
+
+
+async def test_a_row_with_an_earlier_edit_that_is_another_sessions_by_now_is_left_alone(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.reading() as session:
+        pet = await get_pet(session, rex)
+    pet.name = "W"
+    second = db.session()
+
+    async with db.session() as first:
+        first.add(pet)
+        first.expunge(pet)
+        second.add(pet)
+        pet.name = "X"
+
+    assert pet.name == "X"
+    await second.close()
+
+
+async def test_an_owner_whose_pets_alone_were_edited_keeps_its_columns(db: Database) -> None:
+    _, ada, _ = await ids_of(db)
+    async with db.reading() as session:
+        owner = await get_user(session, ada, with_pets=True)
+    owner.pets.append(Pet(name="Max"))
+
+    with pytest.raises(GiveUp):
+        async with db.transaction() as session:
+            session.add(owner)
+            raise GiveUp
+
+    assert owner.name == "Ada"
+
+
+async def test_a_row_whose_id_was_changed_gets_its_id_back(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.session() as session:
+        pet = await get_pet(session, rex)
+        pet.id = 77
+        await session.flush()
+
+    assert (pet.id, sa.inspect(pet).identity) == (rex, (rex,))
