@@ -429,7 +429,7 @@ def test_the_cause_tells_the_drivers_class_and_code_and_nothing_else(error: Exce
 @pytest.mark.parametrize(
     ("error", "expected", "message"),
     [
-        (StaleDataError("secret"), StaleVersionError, "no longer as it was read"),
+        (StaleDataError("secret"), StaleVersionError, "changed since this session read it"),
         (PoolTimeoutError("secret"), DatabaseUnavailableError, "all connections of the pool are in use"),
         (PendingRollbackError("secret", code="8s2b"), DatabaseUnavailableError, "was lost in this transaction"),
         (PendingRollbackError("secret"), DatabaseError, "begin_nested"),

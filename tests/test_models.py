@@ -26,7 +26,7 @@ from sqlmodel_alembic_async import (
     merge_pets,
     update_pet,
 )
-from sqlmodel_alembic_async.models import _PetRow, _UserRow
+from sqlmodel_alembic_async.shapes import PetRow, UserRow
 from sqlmodel_alembic_async.services.statements import column_values
 
 
@@ -429,7 +429,7 @@ def test_a_contradiction_says_what_is_wrong(values: dict[str, object], message: 
         PetCreate(name="Rex", **values)
 
 
-@pytest.mark.parametrize("shape", [UserCreate, UserUpdate, PetCreate, PetUpdate, _UserRow, _PetRow])
+@pytest.mark.parametrize("shape", [UserCreate, UserUpdate, PetCreate, PetUpdate, UserRow, PetRow])
 def test_no_shape_quotes_a_value_in_its_error(shape: type[SQLModel]) -> None:
     with pytest.raises(ValidationError) as caught:
         shape.model_validate({"name": "secret\0", "nmae": "secret"})
