@@ -68,7 +68,9 @@ class CSVFile:
             raise _rejected(line, reason) from None
         except UnicodeDecodeError:
             # Text is decoded in large parts, so that the exact line is not known.
-            reason = "this line or a later one is not UTF-8: pass the file opened with its own encoding"
+            reason = (
+                "this or a later line cannot be decoded (a path is read as UTF-8): open the file with its own encoding"
+            )
             raise _rejected(line, reason) from None
 
     def _read_header(self, known: set[str]) -> tuple[str, list[str]]:

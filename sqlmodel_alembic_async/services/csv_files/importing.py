@@ -53,7 +53,7 @@ async def import_pets(
     Raises:
         ImportRejectedError: The file cannot be read, or a row is rejected and `keep_going` is false. Nothing is
             written, and the error's `report` has the reasons.
-        TransactionConflictError: Another transaction changed a row, added a key or deleted an owner meanwhile.
+        TransactionConflictError: Another transaction changed a row, added a key or deleted an owner in the meantime.
         StorageError: The temporary storage or the storage of the database is full or cannot be used.
         DatabaseError: The database failed, or the session is closed or used by another task.
         AlreadyExistsError: A pending change repeats a key, or a unique index of the host application is stricter.

@@ -162,7 +162,7 @@ def keys_of(model: type[User] | type[Pet], row: Any) -> frozenset[Key]:
 
 
 def _user_keys(user: Any) -> Iterator[Key]:
-    # In SQL: _user_candidates() in search.py.
+    # The same rules in SQL: _user_candidates() in search.py.
     name = user.name_key
     if user.phone and (number := _phone_end(user.phone)):
         yield "name_and_phone", f"{name}\0{number}"
@@ -176,7 +176,7 @@ def _user_keys(user: Any) -> Iterator[Key]:
 
 
 def _pet_keys(pet: Any) -> Iterator[Key]:
-    # In SQL: _pet_candidates() in search.py.
+    # The same rules in SQL: _pet_candidates() in search.py.
     name = pet.name_key
     for chip in chips_of(pet):
         yield "microchip", chip

@@ -19,7 +19,7 @@ Terms = dict[tuple[str, str], Any]
 
 
 class _Position(FunctionElement[int]):
-    """The position of one text in another, from 1, or 0. LIKE of SQLite takes U+FFFE and U+FFFF for U+FFFD."""
+    """The position of a text in another, 0 if it is absent. LIKE in SQLite takes U+FFFE and U+FFFF for U+FFFD."""
 
     name = "instr"
     type = sa.Integer()
