@@ -60,9 +60,9 @@ async def import_pets(
         UserNotFoundError: A pending change refers to an owner who does not exist.
         InvalidValueError: A constraint of the host application refuses a value.
         ValidationError: A pending change is invalid.
-        ValueError: `placeholder_names` or `date_format` is invalid.
+        ValueError: `placeholder_names` or `date_format` is invalid, or the source is closed.
         UnicodeDecodeError: A stream that can be read only once is not in its encoding.
-        TypeError: The source is opened in binary mode.
+        TypeError: The source is opened in binary mode, or `progress` is neither a bool nor a function.
         OSError: The source cannot be opened or read.
         ModuleNotFoundError: `progress` is True and tqdm is not installed.
 
