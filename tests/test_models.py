@@ -26,8 +26,8 @@ from sqlmodel_alembic_async import (
     merge_pets,
     update_pet,
 )
-from sqlmodel_alembic_async.shapes import PetRow, UserRow
 from sqlmodel_alembic_async.services.statements import column_values
+from sqlmodel_alembic_async.shapes import PetRow, UserRow
 
 
 @pytest.mark.parametrize("shape", [UserCreate, UserUpdate, PetCreate, PetUpdate])
