@@ -46,7 +46,6 @@ from sqlmodel_alembic_async import (
     merge_pets,
     merge_users,
     restore_pet,
-    sessions,
     transfer_pet,
     undo,
     update_pet,
@@ -601,24 +600,6 @@ async def test_a_session_is_closed_in_savepoints_after_a_row_was_added_and_delet
         session.add(pet)
     async with db.reading() as session:
         assert await count_pets(session) == 1
-
-
-async def test_a_session_gives_its_connection_back_whatever_goes_wrong_in_memory(
-    db: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(session: object) -> None:
-        raise GiveUp
-
-    session = db.session()
-    await create_pet(session, PetCreate(name="Rex"))
-    with monkeypatch.context() as patch, pytest.raises(GiveUp):
-        patch.setattr(sessions, "undo_everything", fail)
-        await session.close()
-
-    assert not session.in_transaction()
-    async with db.transaction() as other:
-        assert await count_pets(other) == 0
-        await create_pet(other, PetCreate(name="Max"))
 
 
 async def test_a_row_first_read_by_its_change_in_a_transaction_that_failed_shows_nothing(

@@ -6,12 +6,11 @@ import socket
 from collections.abc import Coroutine
 from typing import Any
 
-import anyio
 import greenlet
 import pytest
 from sqlalchemy.engine import URL
 
-from sqlmodel_alembic_async import Database, DatabaseUnavailableError, PetCreate, create_pet
+from sqlmodel_alembic_async import Database, DatabaseUnavailableError
 from sqlmodel_alembic_async.engines.servers import connecting
 from sqlmodel_alembic_async.engines.waiting import until_done
 
@@ -84,18 +83,6 @@ async def test_waiting_for_what_is_done_takes_no_time_and_tells_of_no_cancellati
 
     await until_done(done)
     await until_done(done)
-
-
-async def test_a_session_is_closed_to_the_end_where_anyio_cancels_again_and_again(db: Database) -> None:
-    with anyio.CancelScope() as scope:
-        async with db.transaction() as session:
-            await create_pet(session, PetCreate(name="Never"))
-            scope.cancel()
-            await anyio.sleep(10)
-
-    assert scope.cancelled_caught
-    async with db.transaction() as session:
-        await create_pet(session, PetCreate(name="Rex"))
 
 
 # Connecting.
