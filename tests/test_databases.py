@@ -1,4 +1,4 @@
-"""Databases, sessions and transactions."""
+"""Databases and their transactions."""
 
 import asyncio
 import subprocess
@@ -20,7 +20,6 @@ from sqlmodel_alembic_async import (
     PetCreate,
     PetUpdate,
     StaleVersionError,
-    StorageError,
     TransactionConflictError,
     User,
     UserNotFoundError,
@@ -366,14 +365,3 @@ def test_the_engine_is_the_default_databases() -> None:
     for module in (package, databases):
         with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
             _ = module.nonsense
-
-
-async def test_who_waits_for_room_in_a_pool_gets_it_where_another_one_fails(tmp_path: Path) -> None:
-    async def fail(db: Database) -> None:
-        async with db.transaction() as session:
-            await count_pets(session)
-
-    async with Database(f"sqlite:///{tmp_path}/missing/x.db", pool_timeout=30) as db, asyncio.timeout(10):
-        failures = await asyncio.gather(*(fail(db) for _ in range(4)), return_exceptions=True)
-
-    assert [type(failure) for failure in failures] == [StorageError] * 4

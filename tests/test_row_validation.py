@@ -6,12 +6,7 @@ import pytest
 from pydantic import ValidationError
 from sqlmodel import select
 
-from sqlmodel_alembic_async import (
-    AsyncSession,
-    Database,
-    Pet,
-    User,
-)
+from sqlmodel_alembic_async import AsyncSession, Database, Pet, User
 
 
 @pytest.mark.parametrize("table", [User, Pet])
