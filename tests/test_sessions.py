@@ -30,6 +30,8 @@ from sqlmodel_alembic_async import (
     update_pet,
 )
 
+from .changes import GiveUp
+
 
 async def names(db: Database) -> list[str]:
     async with db.reading() as session:
@@ -195,10 +197,6 @@ async def test_a_session_is_closed_to_the_end_where_anyio_cancels_again_and_agai
     assert scope.cancelled_caught
     async with db.transaction() as session:
         await create_pet(session, PetCreate(name="Rex"))
-
-
-class GiveUp(Exception):  # noqa: N818  # it is no mistake
-    """Rolls back the savepoint or the transaction that it leaves."""
 
 
 async def test_a_session_gives_its_connection_back_whatever_goes_wrong_in_memory(
