@@ -82,3 +82,16 @@ async def test_who_waits_for_room_in_a_pool_gets_it_where_another_one_fails(tmp_
         failures = await asyncio.gather(*(fail(db) for _ in range(4)), return_exceptions=True)
 
     assert [type(failure) for failure in failures] == [StorageError] * 4
+
+
+async def test_a_connection_above_the_size_of_the_pool_is_closed_when_it_is_given_back(migrated_url: URL) -> None:
+    async with Database(migrated_url, pool_size=1, max_overflow=1, pool_timeout=5) as db:
+        for _ in range(2):  # The room of the closed one is there again.
+            first, second = await db.engine.connect(), await db.engine.connect()
+            kept, closed = [(await each.get_raw_connection()).driver_connection for each in (first, second)]
+            await first.close()
+            await second.close()
+
+            assert await becomes_true(lambda driver=closed: not is_open(driver))
+            assert is_open(kept)
+            assert (pool(db).checkedin(), pool(db).overflow()) == (1, 0)

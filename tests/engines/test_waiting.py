@@ -28,3 +28,13 @@ async def test_waiting_for_what_is_done_takes_no_time_and_tells_of_no_cancellati
 
     await until_done(done)
     await until_done(done)
+
+
+async def test_what_fails_tells_that_to_who_asks_for_its_result_and_not_to_who_waits() -> None:
+    failing = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(failing.set_exception, KeyError("mine"))
+
+    await until_done(failing)
+
+    with pytest.raises(KeyError, match="mine"):
+        failing.result()

@@ -17,7 +17,7 @@ from sqlmodel_alembic_async import (
     import_pets,
     list_pets,
 )
-from sqlmodel_alembic_async.services.csv_files.placeholders import escaped, restored
+from sqlmodel_alembic_async.services.csv_files.placeholders import escaped, is_placeholder, restored
 
 from .exports import exported
 
@@ -60,3 +60,22 @@ async def test_a_text_that_an_import_would_take_for_a_placeholder_is_marked(sess
     assert [first[name] for name in ("name", "breed", "color", "species")] == ["'99", "'Unknown", "unknown", "n/a"]
     assert (first["owner_name"], first["owner_city"]) == ("'TBD", "unknown")
     assert (second["name"], second["breed"], second["color"]) == ("Rex", "'-", "'-")
+
+
+@pytest.mark.parametrize("text", ["unknown", "N/A", "not named yet", "UNKNOWN", "xxxx", "-", "99", "1/2", "?" * 50])
+def test_a_word_or_digits_and_punctuation_alone_stand_for_what_is_not_known(text: str) -> None:
+    assert is_placeholder(text)
+
+
+@pytest.mark.parametrize("text", ["Unknown dog", "xxxxx", "9a", "犬", "🐶", "1" * 50 + "a"])
+def test_what_says_something_stands_for_itself(text: str) -> None:
+    assert not is_placeholder(text)
+
+
+@pytest.mark.parametrize(
+    ("field", "is_marked"), [("name", True), ("owner_name", True), ("breed", True), ("color", False)]
+)
+def test_a_mark_is_removed_only_where_an_export_would_have_set_it(field: str, is_marked: bool) -> None:
+    assert restored(field, "'unknown") == ("unknown" if is_marked else "'unknown")
+    assert restored(field, "'=1+1") == "=1+1"
+    assert restored(field, "'plain") == "'plain"

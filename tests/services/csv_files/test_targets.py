@@ -1,6 +1,7 @@
 """Targets of an export: files that are replaced, and pipes and devices that are written to."""
 
 import asyncio
+import io
 import os
 import select
 import threading
@@ -152,3 +153,24 @@ async def test_a_pipe_that_can_not_be_opened_is_the_callers_error(
 async def test_a_folder_that_is_missing_is_the_callers_error(session: AsyncSession, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await export_pets(session, tmp_path / "missing" / "pets.csv")
+
+
+async def test_an_open_file_is_written_to_from_where_it_stands_and_stays_open() -> None:
+    file = io.StringIO("Pets of 2026\n")
+    file.seek(0, io.SEEK_END)
+
+    async with targets.writable(file) as write:
+        await write("name\r\n")
+        await write("Zoë\r\n")
+
+    assert file.getvalue() == "Pets of 2026\nname\r\nZoë\r\n"
+    assert not file.closed
+
+
+async def test_a_file_is_there_only_when_all_of_it_is(tmp_path: Path) -> None:
+    async with targets.writable(tmp_path / "pets.csv") as write:
+        await write("name\r\n")
+        there_meanwhile = (tmp_path / "pets.csv").exists()
+
+    assert not there_meanwhile
+    assert (tmp_path / "pets.csv").read_bytes() == b"name\r\n"
