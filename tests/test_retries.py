@@ -37,7 +37,6 @@ CODES: dict[str, list[str | int]] = {
     "postgresql": ["40001", "40P01", "55P03"],
     "mariadb": [1213, 1205, 1020],
 }
-SERVERS = ["postgresql", "mariadb"]
 each_code = pytest.mark.parametrize(
     ("engine_name", "code"), [(name, code) for name in CODES for code in CODES[name]], indirect=["engine_name"]
 )

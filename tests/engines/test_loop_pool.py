@@ -1,7 +1,6 @@
 """Pools in several event loops: at once, and one after the other."""
 
 import asyncio
-import copy
 import threading
 from collections.abc import Awaitable, Iterator
 from concurrent.futures import Future
@@ -20,7 +19,6 @@ from ..stress.measures import becomes_true
 from .connections import driver, is_open, pool
 
 on_sqlite = pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
-on_servers = pytest.mark.parametrize("engine_name", ["postgresql", "mariadb"], indirect=True)
 
 
 class Loop:
@@ -116,25 +114,6 @@ def test_a_connection_that_is_closed_in_another_event_loop_goes_back_to_its_own(
     home.run(db.dispose())
 
 
-def test_an_engine_is_built_once_for_all_threads(migrated_url: URL) -> None:
-    db = Database(migrated_url)
-    start = threading.Barrier(8)
-    found: list[object] = []
-
-    def build() -> None:
-        start.wait()
-        found.append(db.engine)
-
-    threads = [threading.Thread(target=build) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert len(found) == 8
-    assert len(set(map(id, found))) == 1
-
-
 def test_a_loop_waits_while_another_one_makes_the_first_connection(migrated_url: URL) -> None:
     db = Database(migrated_url)
 
@@ -179,18 +158,6 @@ async def test_an_event_loop_that_does_not_go_on_with_the_first_connection_is_no
 
         connect._exec_once_mutex._lock.release()
         await driver(other)
-
-
-def test_a_database_that_is_not_connected_can_be_copied(migrated_url: URL) -> None:
-    twin = copy.deepcopy(Database(migrated_url))
-
-    assert asyncio.run(counted(twin)) >= 0
-    assert "async engine" in str(Database.engine.__doc__)
-
-
-async def counted(db: Database) -> int:
-    async with db, db.reading() as session:
-        return await count_pets(session)
 
 
 # One event loop after the other.

@@ -45,9 +45,6 @@ from ..conftest import Statements, quoted
 from .twins import two_pets, two_users
 
 NOBODY = 2_000_000_000
-on_servers = pytest.mark.parametrize(
-    "engine_name", ["postgresql", "mariadb"], indirect=True
-)  # SQLite locks all at once.
 Merge = Callable[..., Awaitable[MergeReport[Any]]]
 
 
