@@ -1,10 +1,9 @@
 """What a rollback undoes in the database is undone in memory, too."""
 
 import asyncio
-import contextlib
 import gc
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import date
 from typing import Any
 
@@ -30,10 +29,8 @@ from sqlmodel_alembic_async import (
     SimilarExistsError,
     StaleVersionError,
     TransactionConflictError,
-    User,
     UserCreate,
     UserUpdate,
-    anonymise_user,
     archive_pet,
     archive_user,
     count_pets,
@@ -47,19 +44,15 @@ from sqlmodel_alembic_async import (
     get_user,
     import_pets,
     list_pets,
-    merge_pets,
     merge_users,
-    restore_pet,
-    sessions,
     transfer_pet,
     undo,
     update_pet,
     update_user,
 )
 
+from .changes import CHANGES, CHIP, Change, GiveUp, Held, rolled_back, update_by_core, update_by_orm, update_by_sql
 from .conftest import Statements
-
-CHIP = "985141000123456"
 
 # Half a second.
 SLEEP = {
@@ -67,23 +60,6 @@ SLEEP = {
     "postgresql": "SELECT pg_sleep(0.5)",
     "mysql": "SELECT sleep(0.5)",
 }
-
-
-class GiveUp(Exception):  # noqa: N818  # it is no mistake
-    """Rolls back the savepoint or the transaction that it leaves."""
-
-
-class Held:
-    """The rows that a session holds: Ada has Rex, Bob has nothing, Max is archived and has nobody."""
-
-    def __init__(self, ada: User, bob: User, rex: Pet, max_: Pet) -> None:
-        self.ada, self.bob, self.rex, self.max = ada, bob, rex, max_
-
-    def __iter__(self) -> Any:
-        return iter(vars(self).values())
-
-    def values(self) -> list[dict[str, Any]]:
-        return [row.model_dump() for row in self]
 
 
 @pytest.fixture
@@ -111,15 +87,6 @@ async def held(session: AsyncSession) -> Held:
     return Held(ada, bob, rex, max_)
 
 
-@contextlib.asynccontextmanager
-async def rolled_back(session: AsyncSession) -> AsyncIterator[None]:
-    """A savepoint that an error leaves."""
-    with contextlib.suppress(GiveUp):
-        async with session.begin_nested():
-            yield
-            raise GiveUp
-
-
 async def stored(session: AsyncSession, held: Held) -> list[dict[str, Any]]:
     """Return the rows as the database has them."""
     found = []
@@ -128,89 +95,6 @@ async def stored(session: AsyncSession, held: Held) -> list[dict[str, Any]]:
         query = sa.select(table).where(table.c.id == row.id)
         found.append(dict((await session.exec(query)).mappings().one()))  # type: ignore[call-overload]
     return found
-
-
-async def edit(session: AsyncSession, held: Held) -> None:
-    held.rex.name = "Edited"
-    held.ada.city = "Rome"
-    await session.flush()
-
-
-async def edit_and_leave(session: AsyncSession, held: Held) -> None:
-    held.rex.name = "Edited"
-
-
-async def import_over(session: AsyncSession, held: Held) -> None:
-    text = "external_ref,name,owner_email,owner_city\nS1,Imported,ada@example.com,Rome\n"
-    await import_pets(session, io.StringIO(text))
-    assert (held.rex.name, held.ada.city) == ("Imported", "Rome")
-
-
-async def update_twice(session: AsyncSession, held: Held) -> None:
-    await update_pet(session, held.rex.id, PetUpdate(name="Once"))
-    await update_pet(session, held.rex.id, PetUpdate(name="Twice"))
-
-
-async def update_in_a_savepoint(session: AsyncSession, held: Held) -> None:
-    async with session.begin_nested():
-        await update_pet(session, held.rex.id, PetUpdate(name="Within"))
-
-
-async def update_around_a_savepoint(session: AsyncSession, held: Held) -> None:
-    await update_pet(session, held.rex.id, PetUpdate(name="Before"))
-    async with rolled_back(session):
-        await update_pet(session, held.rex.id, PetUpdate(color="red"))
-    assert (held.rex.name, held.rex.color, held.rex.version) == ("Before", None, 2)
-    await update_pet(session, held.rex.id, PetUpdate(name="Behind"))
-
-
-async def update_by_sql(session: AsyncSession, held: Held) -> None:
-    await session.exec(sa.text("UPDATE pet SET name = 'SQL', version = version + 1"))  # type: ignore[call-overload]
-    assert {pet.name for pet in (await list_pets(session, archived=None)).items} == {"SQL"}
-
-
-async def update_by_core(session: AsyncSession, held: Held) -> None:
-    table = sa.inspect(Pet).local_table
-    await session.exec(sa.update(table).values(name="Core", version=table.c.version + 1))
-    assert {pet.name for pet in (await list_pets(session, archived=None)).items} == {"Core"}
-
-
-async def update_by_orm(session: AsyncSession, held: Held) -> None:
-    await session.exec(sa.update(Pet).values(color="red", version=Pet.version + 1))
-    assert (await get_pet(session, held.rex.id)).color == "red"
-
-
-async def delete_by_orm(session: AsyncSession, held: Held) -> None:
-    await update_pet(session, held.max.id, PetUpdate(name="Updated"))
-    await session.delete(held.max)
-    await session.flush()
-
-
-Change = Callable[[AsyncSession, Held], Awaitable[object]]
-CHANGES: dict[str, Change] = {
-    "update a pet": lambda session, held: update_pet(session, held.rex.id, PetUpdate(name="W")),
-    "update a user": lambda session, held: update_user(session, held.ada.id, UserUpdate(name="W")),
-    "update twice": update_twice,
-    "update in a savepoint": update_in_a_savepoint,
-    "update around a savepoint": update_around_a_savepoint,
-    "archive a pet": lambda session, held: archive_pet(session, held.rex.id),
-    "archive a user": lambda session, held: archive_user(session, held.ada.id),
-    "restore": lambda session, held: restore_pet(session, held.max.id),
-    "transfer": lambda session, held: transfer_pet(session, held.rex.id, held.bob.id),
-    "release": lambda session, held: transfer_pet(session, held.rex.id, None),
-    "delete a pet": lambda session, held: delete_pet(session, held.rex.id),
-    "delete a user": lambda session, held: delete_user(session, held.ada.id, pets="release"),
-    "merge users": lambda session, held: merge_users(session, held.bob.id, held.ada.id),
-    "merge pets": lambda session, held: merge_pets(session, held.rex.id, held.max.id),
-    "anonymise": lambda session, held: anonymise_user(session, held.ada.id),
-    "import": import_over,
-    "edit": edit,
-    "edit without a flush": edit_and_leave,
-    "text": update_by_sql,
-    "Core": update_by_core,
-    "ORM statement": update_by_orm,
-    "ORM delete": delete_by_orm,
-}
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
@@ -613,24 +497,6 @@ async def test_a_session_is_closed_in_savepoints_after_a_row_was_added_and_delet
         session.add(pet)
     async with db.reading() as session:
         assert await count_pets(session) == 1
-
-
-async def test_a_session_gives_its_connection_back_whatever_goes_wrong_in_memory(
-    db: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(session: object) -> None:
-        raise GiveUp
-
-    session = db.session()
-    await create_pet(session, PetCreate(name="Rex"))
-    with monkeypatch.context() as patch, pytest.raises(GiveUp):
-        patch.setattr(sessions, "undo_everything", fail)
-        await session.close()
-
-    assert not session.in_transaction()
-    async with db.transaction() as other:
-        assert await count_pets(other) == 0
-        await create_pet(other, PetCreate(name="Max"))
 
 
 async def test_a_row_first_read_by_its_change_in_a_transaction_that_failed_shows_nothing(

@@ -13,7 +13,6 @@ from sqlmodel_alembic_async import (
     PetUpdate,
     UserCreate,
     archive_pet,
-    count_users,
     create_pet,
     create_user,
     find_pet_by_microchip,
@@ -156,15 +155,6 @@ async def test_a_year_alone_does_not_replace_a_day_of_that_year(session: AsyncSe
     ]
 
 
-async def test_the_longest_notes_of_many_owners_are_imported(session: AsyncSession) -> None:
-    notes = "x" * 1_000_000
-
-    await import_pets(session, rows("name,owner_name,owner_notes", *[f"Rex,{n},{notes}" for n in "ABCDEFGHIJKLMNOPQR"]))
-
-    assert await count_users(session) == 18
-    assert [(await get_user(session, pet.owner_id)).name for pet in (await pets_of(session))[:2]] == ["A", "B"]
-
-
 async def test_an_import_takes_few_statements_and_queries(db: Database, statements: Any, session: AsyncSession) -> None:
     unkeyed = rows("name,species", *["Rex,dog"] * 1500)
     keyed = [f"Rex,p{number},Ada,ada{number % 100}@example.com" for number in range(1000)]
@@ -177,18 +167,6 @@ async def test_an_import_takes_few_statements_and_queries(db: Database, statemen
     # SQLite does not promise to return ids in the order of the rows: there, each new owner is inserted alone.
     assert first == (100 if db.engine.dialect.name == "sqlite" else 1) + 3
     assert again == 2
-
-
-async def test_owners_get_their_ids_also_where_an_insert_returns_nothing(
-    db: Database, session: AsyncSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # As MySQL: MariaDB and the others return what they insert.
-    monkeypatch.setattr(db.engine.dialect, "insert_executemany_returning_sort_by_parameter_order", False)
-
-    await import_pets(session, rows("name,owner_name", "Rex,Ada", "Tom,Bob"))
-
-    pets = await pets_of(session)
-    assert [(await get_user(session, pet.owner_id)).name for pet in pets] == ["Ada", "Bob"]
 
 
 async def test_what_the_session_has_not_written_yet_is_matched_and_kept(session: AsyncSession) -> None:

@@ -23,7 +23,6 @@ from sqlmodel_alembic_async import (
     list_pets,
 )
 from sqlmodel_alembic_async.services.csv_files.sources import open_source
-from sqlmodel_alembic_async.services.csv_files.threads import run_in_thread
 
 from .imports import counts, rows
 
@@ -241,22 +240,6 @@ async def test_an_error_of_the_source_is_the_callers() -> None:
     with pytest.raises(ConnectionResetError):
         async with open_source(Broken()):
             pass
-
-
-def test_a_thread_that_outlives_its_loop_ends_in_silence() -> None:
-    released = threading.Event()
-    before = threading.active_count()
-
-    async def leave() -> None:
-        run_in_thread(lambda: released.wait(PATIENCE))
-
-    asyncio.run(leave())
-    released.set()
-    for thread in threading.enumerate():
-        if thread.name == "sqlmodel_alembic_async":
-            thread.join(PATIENCE)
-
-    assert threading.active_count() <= before
 
 
 # A full disk.

@@ -1,4 +1,4 @@
-"""Migrations that end in the middle: a server that commits each DDL statement keeps what was done by then."""
+"""Tables made and removed: what an interruption left half done is finished, and what a host made is left alone."""
 
 import asyncio
 import signal
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
+from sqlmodel import SQLModel
 
 from sqlmodel_alembic_async import (
     Database,
@@ -21,6 +22,7 @@ from sqlmodel_alembic_async import (
     count_users,
     create_pet,
     create_user,
+    list_pets,
     migrations,
 )
 from sqlmodel_alembic_async.models import TABLES
@@ -465,3 +467,36 @@ async def test_tables_are_created_in_the_schema_that_the_engine_translates_to(em
         async with db.transaction() as session:
             await create_user(session, UserCreate(name="Grace"))
             assert await count_users(session) == 1
+
+
+async def names(db: Database) -> list[str]:
+    async with db.reading() as session:
+        return [pet.name for pet in (await list_pets(session)).items]
+
+
+async def test_create_tables_makes_only_what_is_missing_and_ours(empty_url: URL) -> None:
+    async with Database(empty_url) as db:
+        await db.create_tables()
+        await db.create_tables()
+        async with db.transaction() as session:
+            owner = await create_user(session, UserCreate(name="Ada"))
+            await create_pet(session, PetCreate(name="Rex", owner_id=owner.id))
+
+        assert await names(db) == ["Rex"]
+
+
+async def test_tables_can_be_created_by_many_at_once(empty_url: URL) -> None:
+    async def create() -> None:
+        async with Database(empty_url) as db:
+            await db.create_tables()
+
+    results = await asyncio.gather(*(create() for _ in range(8)), return_exceptions=True)
+
+    assert results == [None] * 8
+    tables = [SQLModel.metadata.tables[name] for name in TABLES]
+    assert await ask_once(empty_url, index_names) >= {index.name for table in tables for index in table.indexes}
+
+
+def index_names(connection: sa.Connection) -> set[str | None]:
+    inspector = sa.inspect(connection)
+    return {index["name"] for table in TABLES for index in inspector.get_indexes(table)}
