@@ -1,7 +1,8 @@
-"""Undo in memory what a rollback undoes in the database; SQLAlchemy by itself only expires what a flush wrote.
+"""Restore a session's rows in memory when a rollback undoes their changes in the database.
 
-A row that the session held is put back as it was, with its version: an expired row would be read anew at the next
-flush, and an edit of it would then overwrite a newer row. A row that was first read after its change is expired.
+SQLAlchemy itself only expires the rows that a flush has written. An expired row is read again at the next flush, with
+the newest version number, so that an edit of it could overwrite a newer row. Therefore this module restores the values
+and the version that a row had before its change. It expires a row that the session first read after the change.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,13 +21,13 @@ from sqlalchemy.orm.util import identity_key
 
 from .models import Pet, User
 
-# The execution options of a statement that changes only rows that were passed to remember(), inserted or deleted.
+# Execution options of a statement that only inserts or deletes rows, or changes rows that were passed to remember().
 REMEMBERED = {"sqlmodel_alembic_async_remembered": True}
 
 _LOGS = "sqlmodel_alembic_async_logs"
 _WATCHED = "sqlmodel_alembic_async_watched"
-_MOST_KEYS = 1000  # What changes more rows one by one is taken to change any: memory does not grow with them.
-_HARMLESS = ("SELECT", "SAVEPOINT", "RELEASE", "ROLLBACK")
+_MAX_KEYS = 1000  # After more changed rows than this, any row counts as changed: this bounds the memory of a log.
+_CHANGES_NO_ROW = ("SELECT", "SAVEPOINT", "RELEASE", "ROLLBACK")
 
 _State = InstanceState[Any]
 
@@ -35,8 +36,12 @@ _State = InstanceState[Any]
 class _UndoLog:
     """The changes of one transaction or savepoint.
 
-    `before` holds rows as they were, `changed` the keys of changed rows. Loads after the number `unknown_since` follow
-    a statement that may have changed any row.
+    Attributes:
+        before: The rows' values before their changes.
+        changed: The identity keys of changed rows.
+        unknown_since: The number of SQLAlchemy's latest load before a statement that may have changed any row; None if
+            there was no such statement. A row with a higher load number may show that statement's changes.
+
     """
 
     before: WeakKeyDictionary[_State, dict[str, Any]] = field(default_factory=WeakKeyDictionary)
@@ -44,27 +49,27 @@ class _UndoLog:
     unknown_since: int | None = None
 
     def add(self, states: Iterable[_State]) -> None:
-        """Keep how these rows are, unless they may show a change already."""
+        """Save the values of these rows, except of those that may already show a change."""
         for state in states:
             if state not in self.before and not self._may_show_a_change(state):
-                self.before[state] = _image(state)
+                self.before[state] = _stored_values(state)
 
-    def expect_any_change(self, session: Session) -> None:
-        """Keep how all rows are, before any of them may change."""
+    def assume_any_row_changes(self, session: Session) -> None:
+        """Save the values of all rows, before a statement that may change any of them."""
         if self.unknown_since is None:
-            self.add(inspect(row) for row in filter(_is_ours, session.identity_map.values()))
+            self.add(inspect(row) for row in filter(_has_undo, session.identity_map.values()))
             self.unknown_since = _new_runid()
 
     def undo(self, session: Session) -> None:
-        """Put back the rows that were kept, and expire the others that may show a change."""
+        """Restore the saved rows, and expire the other rows that may show a change."""
         if not self.changed and self.unknown_since is None:
             return
-        for row in filter(_is_ours, session.identity_map.values()):
+        for row in filter(_has_undo, session.identity_map.values()):
             if (state := inspect(row)) in self.before or self._may_show_a_change(state):
                 session.expire(row)
-        for state, image in self.before.items():
+        for state, values in self.before.items():
             if state.has_identity and (row := state.obj()) is not None:
-                for name, value in image.items():
+                for name, value in values.items():
                     set_committed_value(row, name, value)
 
     def _may_show_a_change(self, state: _State) -> bool:
@@ -73,28 +78,28 @@ class _UndoLog:
 
 
 def remember(session: Session, model: type[Any], ids: Iterable[int]) -> None:
-    """Keep how rows are, before a statement changes them."""
+    """Save the values of rows before a statement changes them."""
     if session.autobegin and not session.in_transaction():
         session.begin()
     _remember(session, [identity_key(model, row_id) for row_id in ids])
 
 
 def undo_everything(session: Session) -> None:
-    """Undo in memory what is not committed: closing a session rolls back, and tells SQLAlchemy's rows nothing of it."""
+    """Restore all rows with uncommitted changes; to be called before Session.close(), which does not do it."""
     if not session._is_clean():
         _remember_edited(session)
     for transaction in _boundaries(session):
         if _LOGS in session.info or transaction._new or transaction._dirty or transaction._deleted:
-            for state in transaction._new:  # SQLAlchemy does this for the innermost one only.
+            for state in transaction._new:  # SQLAlchemy does this only for the innermost savepoint.
                 transaction._deleted.pop(state, None)
             transaction._restore_snapshot(dirty_only=True)
             _log(session, transaction).undo(session)
 
 
 @event.listens_for(Session, "before_flush")
-@event.listens_for(Session, "after_rollback")  # SQLAlchemy is about to expire edits that were not flushed.
+@event.listens_for(Session, "after_rollback")  # SQLAlchemy expires unflushed edits immediately after this event.
 def _remember_edited(session: Session, *flush: object) -> None:
-    if edited := [inspect(row).key for row in filter(_is_ours, session.dirty)]:
+    if edited := [inspect(row).key for row in filter(_has_undo, session.dirty)]:
         _remember(session, edited)
 
 
@@ -105,14 +110,14 @@ def _remember_new(session: Session, row: object) -> None:
 
 
 @event.listens_for(Session, "after_begin")
-def _watch(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+def _listen_to_statements(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     if transaction.nested and connection not in (watched := session.info.setdefault(_WATCHED, WeakSet())):
         watched.add(connection)
         event.listen(connection, "before_cursor_execute", partial(_remember_all, ref(session)))
 
 
 def _remember_all(
-    watching: ref[Session],
+    session_ref: ref[Session],
     connection: Connection,
     cursor: object,
     statement: str,
@@ -120,14 +125,14 @@ def _remember_all(
     context: ExecutionContext,
     executemany: bool,
 ) -> None:
-    """Keep how all rows are, before a statement in a savepoint that may change any of them."""
-    session = watching()
+    """Save the values of all rows, before a statement in a savepoint that may change any of them."""
+    session = session_ref()
     if session is None or session._flushing or REMEMBERED.items() <= context.execution_options.items():
         return
-    if not statement.lstrip()[:10].upper().startswith(_HARMLESS):
+    if not statement.lstrip()[:10].upper().startswith(_CHANGES_NO_ROW):
         for transaction in _boundaries(session):
             if transaction.nested:
-                _log(session, transaction).expect_any_change(session)
+                _log(session, transaction).assume_any_row_changes(session)
 
 
 @event.listens_for(Session, "after_soft_rollback")
@@ -136,30 +141,30 @@ def _undo_savepoint(session: Session, transaction: SessionTransaction) -> None:
         transaction = transaction.parent
     if transaction.nested:
         _log(session, transaction).undo(session)
-    else:  # SQLAlchemy has expired every row.
+    else:  # SQLAlchemy has expired all rows.
         session.info.pop(_LOGS, None)
 
 
-def _is_ours(row: object) -> bool:
+def _has_undo(row: object) -> bool:
     return isinstance(row, User | Pet)
 
 
-def _image(state: _State) -> dict[str, Any]:
-    """Return the columns as they were before any edit; what was not loaded then is left out."""
+def _stored_values(state: _State) -> dict[str, Any]:
+    """Return the loaded columns with their values before any unflushed edit."""
     unknown = LoaderCallableStatus.NO_VALUE
     values = {**state.dict, **state.committed_state}
     return {name: value for name in state.class_.model_fields if (value := values.get(name, unknown)) is not unknown}
 
 
 def _remember(session: Session, keys: list[Any]) -> None:
-    held = [inspect(row) for key in keys if (row := session.identity_map.get(key)) is not None]
+    loaded = [inspect(row) for key in keys if (row := session.identity_map.get(key)) is not None]
     for transaction in _boundaries(session):
         log = _log(session, transaction)
-        log.add(held)
-        if len(log.changed) < _MOST_KEYS:
+        log.add(loaded)
+        if len(log.changed) < _MAX_KEYS:
             log.changed.update(keys)
         else:
-            log.expect_any_change(session)
+            log.assume_any_row_changes(session)
 
 
 def _log(session: Session, transaction: SessionTransaction) -> _UndoLog:
@@ -170,7 +175,7 @@ def _log(session: Session, transaction: SessionTransaction) -> _UndoLog:
 
 
 def _boundaries(session: Session) -> Iterator[SessionTransaction]:
-    """Yield the session's savepoints, innermost first, and its transaction."""
+    """Yield the session's savepoints from the innermost to the outermost, then its transaction."""
     transaction = session.get_nested_transaction() or session.get_transaction()
     while transaction is not None:
         yield transaction

@@ -80,10 +80,10 @@ async def test_what_is_held_after_a_commit_stays_readable(db: Database) -> None:
 
 async def test_a_transaction_in_a_transaction_of_one_task_is_refused_at_once(db: Database, empty_url: URL) -> None:
     async with Database(empty_url) as other, db.transaction() as session:
-        with pytest.raises(RuntimeError, match="pass its session down"):
+        with pytest.raises(RuntimeError, match="pass its session as an argument"):
             async with db.transaction():
                 pass
-        with pytest.raises(RuntimeError, match="pass its session down"):
+        with pytest.raises(RuntimeError, match="pass its session as an argument"):
             await db.run_transaction(lambda session: create_pet(session, PetCreate(name="Rex")))
         async with other.transaction(), db.reading():
             await create_pet(session, PetCreate(name="Max"))
@@ -519,7 +519,7 @@ async def test_what_needs_a_transaction_says_so_where_there_is_none(db: Database
 
 
 async def test_a_session_that_stays_in_use_is_not_closed(migrated_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "_PATIENCE", 0.01)
+    monkeypatch.setattr(sessions, "_CLOSE_TIMEOUT", 0.01)
     options = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.5}
     async with Database(migrated_url, **options) as db, db.session() as holder:
         await count_pets(holder)

@@ -38,6 +38,7 @@ ROOMS = {
     "undo": {"models"},
     "driver_errors": {"errors"},
     "settings": set(),
+    "computed_once": set(),
     "engines.common": set(),
     "engines.sqlite": {"engines.common"},
     "engines.servers": {"engines.common"},
@@ -48,7 +49,7 @@ ROOMS = {
     "services.csv_files": _BASE - {"undo"} | {"services", "services.statements"},
     "retries": {"errors"},
     "sessions": {"engines.common", "errors", "driver_errors", "undo"},
-    "databases": {"settings", "engines", "driver_errors", "models", "retries", "schema", "sessions"},
+    "databases": {"settings", "computed_once", "engines", "driver_errors", "models", "retries", "schema", "sessions"},
     "migrations": {"databases", "engines", "driver_errors", "errors"},
     "ipython": {"databases", "migrations", "errors"},
 }

@@ -225,7 +225,7 @@ async def test_connections_are_made_anew_after_the_asynchronous_generators_of_a_
 async def test_an_event_loop_that_does_not_go_on_with_the_first_connection_is_not_waited_for_for_ever(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop_pool, "_LONGEST_TURN", 0.05)
+    monkeypatch.setattr(loop_pool, "_LOCK_TIMEOUT", 0.05)
     async with Database(db.url) as other:
         connect: Any = pool(other).dispatch.connect
         connect._exec_once_mutex._lock.acquire()
@@ -347,7 +347,7 @@ def test_a_transaction_outlives_a_process_that_is_forked_in_it(migrated_url: URL
     program = """
 import asyncio, sys
 from sqlmodel_alembic_async import Database, PetCreate, count_pets, create_pet
-from sqlmodel_alembic_async.engines.driver_connections import socket_of
+from sqlmodel_alembic_async.engines.driver_connections import socket_fd
 from tests.stress.forks import ended, forked, work
 
 db = Database(sys.argv[1])
@@ -358,7 +358,7 @@ async def main():
     async with db.transaction() as session:
         await create_pet(session, PetCreate(name="Rex"))
         driver = (await (await session.connection()).get_raw_connection()).driver_connection
-        socket = socket_of(driver)
+        socket = socket_fd(driver)
         code = await ended(forked(lambda: in_child(socket)))
         await create_pet(session, PetCreate(name="Max"))
     async with db.reading() as session:
