@@ -63,7 +63,7 @@ class Database:
         Raises:
             ModuleNotFoundError: The database's driver is not installed.
             TypeError: An option is unknown, does not apply to this database, or is a custom creator on SQLite.
-            ValueError: The URL is not a database URL, or `synchronous` has an unknown value.
+            ValueError: The URL is not a database URL, or `synchronous` (SQLITE_SYNCHRONOUS) has an unknown value.
             sqlalchemy.exc.ArgumentError: SQLAlchemy does not know the database or the driver.
             sqlalchemy.exc.InvalidRequestError: The URL names a driver that is not async.
 

@@ -13,7 +13,7 @@ from sqlmodel import Field, Relationship, SQLModel
 
 from . import fields as f
 from .columns import Text, UTCDateTime
-from .row_validation import hold_rows_to
+from .row_validation import validate_on_flush
 from .schema import order_unique_constraints
 
 # Deferred: what only a program that uses it needs is not built at import.
@@ -239,5 +239,5 @@ TABLES = (str(User.__tablename__), str(Pet.__tablename__))
 sa.event.listen(Pet, "before_update", _forget_acquisition)
 for _table in TABLES:
     sa.event.listen(SQLModel.metadata.tables[_table], "before_create", order_unique_constraints)
-hold_rows_to(_UserRow, User)
-hold_rows_to(_PetRow, Pet)
+validate_on_flush(_UserRow, User)
+validate_on_flush(_PetRow, Pet)

@@ -11,7 +11,7 @@ from .errors import StaleVersionError, TransactionConflictError
 
 Result = TypeVar("Result")
 
-_FIRST_WAIT = 0.01  # Seconds. The longest random wait before an attempt doubles with each attempt.
+_FIRST_WAIT = 0.01  # Seconds. Doubled for each attempt, it is the upper bound of the random wait after it.
 _LONGEST_WAIT = 1.0  # Seconds.
 _LOCK_TIMEOUT = 10.0  # Seconds that an attempt waits for the retry lock.
 

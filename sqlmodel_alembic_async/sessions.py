@@ -24,7 +24,10 @@ _IS_READ_ONLY = "the session is read-only: use transaction() to write"
 
 
 class AsyncSession(_AsyncSession):
-    """SQLModel's AsyncSession, with rows that stay readable after a commit and are restored by a rollback.
+    """SQLModel's AsyncSession, with rows that stay readable after a commit.
+
+    A rollback to a savepoint gives the rows of this package their earlier values. rollback() of the whole transaction
+    expires all rows: refresh() reads one again.
 
     Args:
         bind: The async engine or connection.
@@ -86,7 +89,7 @@ class _Savepoint(AsyncSessionTransaction):
 
 
 async def flush(session: AsyncSession) -> None:
-    """Flush the session if it has pending changes: an empty flush would still begin a transaction."""
+    """Flush the session if it has pending changes."""
     if session.new or session.dirty or session.deleted:
         await session.flush()
 

@@ -39,8 +39,8 @@ class _UndoLog:
     Attributes:
         before: The rows' values before their changes.
         changed: The identity keys of changed rows.
-        unknown_since: The number of SQLAlchemy's latest load before a statement that may have changed any row; None if
-            there was no such statement. A row with a higher load number may show that statement's changes.
+        unknown_since: SQLAlchemy's load counter (runid) at the first statement that may have changed any row; None if
+            there was no such statement. A row that was loaded later may show that statement's changes.
 
     """
 

@@ -132,7 +132,7 @@ class LoopPool(AsyncAdaptedQueuePool):
                 new.idle.put(record)
 
     def close_idle_before_fork(self) -> None:
-        """Close idle SQLite connections: a child process does not inherit their file locks, but SQLite assumes it."""
+        """Close idle SQLite connections: SQLite would wrongly assume that the child process has their file locks."""
         for share in list(self._shares.values()) if self.connections_outlive_loops else ():
             for record in share.take_idle():
                 share.overflow -= 1

@@ -16,7 +16,8 @@ from .fair_queue import FairQueue
 class _FreeSlot:
     """A queue item that permits a waiting task to open a connection itself.
 
-    A waiter gets it when a connection of the share was closed or could not be opened, so that it does not wait in vain.
+    The first waiter gets it after a connection was closed or could not be opened. If that task is cancelled, the item
+    stays in the queue of idle connections. So it has the methods of a connection that are called there.
     """
 
     driver_connection = None
