@@ -7,7 +7,7 @@ from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, PrimaryKeyC
 from sqlalchemy.orm import declared_attr
 from sqlmodel import Relationship, SQLModel
 
-from .row_validation import hold_rows_to
+from .row_validation import validate_on_flush
 from .schema import order_unique_constraints
 from .shapes import Bookkeeping, PetRow, UserRow
 from .shapes import PetCreate as PetCreate  # The shapes are names of this module, too.
@@ -109,5 +109,5 @@ TABLES = (str(User.__tablename__), str(Pet.__tablename__))
 sa.event.listen(Pet, "before_update", _forget_acquisition)
 for _table in TABLES:
     sa.event.listen(SQLModel.metadata.tables[_table], "before_create", order_unique_constraints)
-hold_rows_to(UserRow, User)
-hold_rows_to(PetRow, Pet)
+validate_on_flush(UserRow, User)
+validate_on_flush(PetRow, Pet)

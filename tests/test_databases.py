@@ -59,10 +59,10 @@ async def test_a_transaction_rolls_back_on_any_error_and_passes_it_on(db: Databa
 
 async def test_a_transaction_in_a_transaction_of_one_task_is_refused_at_once(db: Database, empty_url: URL) -> None:
     async with Database(empty_url) as other, db.transaction() as session:
-        with pytest.raises(RuntimeError, match="pass its session down"):
+        with pytest.raises(RuntimeError, match="pass its session as an argument"):
             async with db.transaction():
                 pass
-        with pytest.raises(RuntimeError, match="pass its session down"):
+        with pytest.raises(RuntimeError, match="pass its session as an argument"):
             await db.run_transaction(lambda session: create_pet(session, PetCreate(name="Rex")))
         async with other.transaction(), db.reading():
             await create_pet(session, PetCreate(name="Max"))

@@ -343,9 +343,9 @@ def test_every_code_has_its_error(code: str | int, expected: type[PetManagementE
         ("SQLITE_NOTADB", "the file is not a database"),
         (
             "SQLITE_CANTOPEN",
-            "the database can not be opened: is the folder there, and may this process write to it?",
+            "the database cannot be opened: check that the folder exists and is writable",
         ),
-        ("SQLITE_PERM", "the database may not be accessed by this process"),
+        ("SQLITE_PERM", "this process has no permission to access the database"),
         ("SQLITE_IOERR", "reading or writing the storage failed"),
         ("53100", "the storage is full"),
         ("25006", "the transaction or the database is read-only"),

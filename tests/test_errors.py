@@ -76,9 +76,9 @@ def test_the_family_is_as_it_is_drawn() -> None:
         (PetNotFoundError(None), "no such pet"),
         (AlreadyExistsError("email"), "another row already has this email"),
         (UserHasPetsError(7), 'user 7 still has pets: transfer them, or delete with pets="release"'),
-        (StaleVersionError(3), "the row is no longer at version 3 as it was read: read it again"),
+        (StaleVersionError(3), "the row changed since version 3: reload it"),
         (InvalidValueError("name"), "the value does not fit name"),
-        (InvalidValueError(constraint="ck_pet_sex"), "the values break the rule ck_pet_sex"),
+        (InvalidValueError(constraint="ck_pet_sex"), "the values violate the constraint ck_pet_sex"),
     ],
 )
 def test_an_error_says_which_row_field_or_rule_it_is_about(error: PetManagementError, text: str) -> None:

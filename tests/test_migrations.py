@@ -350,7 +350,7 @@ async def test_a_revision_that_does_not_exist_is_refused(empty_url: URL, operati
         await migrations.upgrade(database=db)
 
         for revision in ("nope", "+7", "-7", "base:head"):
-            with pytest.raises(ValueError, match=re.escape(f"can not migrate to '{revision}': ")):
+            with pytest.raises(ValueError, match=re.escape(f"cannot migrate to '{revision}': ")):
                 await operation(revision, database=db)
         with pytest.raises(ValueError, match="must not be empty"):
             await operation("", database=db)

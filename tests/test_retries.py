@@ -338,7 +338,7 @@ async def test_the_waits_are_capped_grow_and_never_keep_step(db: Database, waits
 async def test_a_turn_that_is_not_given_in_time_is_not_waited_for(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retries, "_LONGEST_TURN", 0.01)
+    monkeypatch.setattr(retries, "_LOCK_TIMEOUT", 0.01)
     attempts = 0
 
     async def unit(session: AsyncSession) -> int:
@@ -355,15 +355,15 @@ async def test_a_turn_that_is_not_given_in_time_is_not_waited_for(
 
 @pytest.mark.parametrize("steps", range(5))
 async def test_who_is_cancelled_as_its_turn_comes_learns_that(steps: int) -> None:
-    turns = retries._Turns()
+    lock = retries._RetryLock()
     done = asyncio.Event()
 
     async def unit() -> None:
-        async with turns.one_at_a_time():
+        async with lock.held():
             await done.wait()
             await asyncio.sleep(0.01)
 
-    with turns.repeating():
+    with lock.retrying():
         first, second = (asyncio.create_task(unit()) for _ in range(2))
         await asyncio.sleep(0.01)
         done.set()

@@ -47,6 +47,7 @@ from sqlmodel_alembic_async import (
     merge_users,
     transfer_pet,
     undo,
+    undo_log,
     update_pet,
     update_user,
 )
@@ -341,7 +342,7 @@ async def test_a_row_that_was_created_in_the_savepoint_is_gone(session: AsyncSes
 async def test_many_changes_are_undone_without_a_note_of_each(
     session: AsyncSession, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(undo, "_MOST_KEYS", 2)
+    monkeypatch.setattr(undo_log, "MAX_KEYS", 2)
     ids = [(await create_pet(session, PetCreate(name=f"Pet {number}"))).id for number in range(9)]
     await session.commit()
     before = held.values()

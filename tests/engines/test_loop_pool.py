@@ -147,7 +147,7 @@ async def test_what_waits_for_a_connection_gets_one_from_a_pool_that_is_disposed
 async def test_an_event_loop_that_does_not_go_on_with_the_first_connection_is_not_waited_for_for_ever(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop_pool, "_LONGEST_TURN", 0.05)
+    monkeypatch.setattr(loop_pool, "_LOCK_TIMEOUT", 0.05)
     async with Database(db.url) as other:
         connect: Any = pool(other).dispatch.connect
         connect._exec_once_mutex._lock.acquire()

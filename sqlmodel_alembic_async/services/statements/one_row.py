@@ -14,7 +14,7 @@ from ...columns import UTCDateTime
 from ...errors import StaleVersionError
 from ...fields import is_id
 from ...models import PetCreate, PetUpdate, Row, UserCreate, UserUpdate
-from ...undo import REMEMBERED, remember, remember_inserted
+from ...undo import REMEMBERED, remember, remember_insert
 from . import prebuilt
 from .column_values import changed_values, new_values
 from .execution import POPULATE_EXISTING, as_written, dialect_of, fetch_one, statement
@@ -46,7 +46,7 @@ async def insert(session: AsyncSession, model: type[Row], shape: UserCreate | Pe
         insertion, parameters = prebuilt.insertion(model), prebuilt.named(values)
         result: Any = await session.exec(insertion, params=parameters, execution_options=REMEMBERED)
         values |= {"id": result.inserted_primary_key.id, "archived_at": None}
-        remember_inserted(session.sync_session, model, values["id"])
+        remember_insert(session.sync_session, model, values["id"])
         return _persistent(session.sync_session, model, values)
 
 

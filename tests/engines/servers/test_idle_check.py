@@ -49,7 +49,7 @@ async def test_a_connection_that_was_used_just_now_is_not_asked(db: Database, pi
 async def test_a_connection_that_was_idle_for_long_is_asked(
     db: Database, pings: Pings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idle_check, "_LONG", 0)
+    monkeypatch.setattr(idle_check, "_PING_AFTER", 0)
     first = await driver_connection(db)
 
     for _ in range(3):
@@ -71,7 +71,7 @@ async def test_a_connection_that_can_not_be_looked_at_is_asked(
 async def test_a_connection_that_is_not_alive_is_replaced(
     db: Database, pings: Pings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idle_check, "_LONG", 0)
+    monkeypatch.setattr(idle_check, "_PING_AFTER", 0)
     first = await driver_connection(db)
 
     pings.answer = False

@@ -530,7 +530,7 @@ async def test_a_connection_that_is_opened_after_its_task_was_cancelled_is_close
         answer.wait()
         return sqlite3.connect(path, check_same_thread=False, factory=Noted)
 
-    connection = Connection(open_slowly, patience=1)
+    connection = Connection(open_slowly, lock_timeout=1)
     opening = asyncio.ensure_future(connection)
     await asyncio.to_thread(asked.wait)
     opening.cancel()
@@ -549,7 +549,7 @@ async def test_a_connection_whose_task_is_cancelled_at_once_is_not_even_opened(p
         opened.append(True)
         return sqlite3.connect(path)
 
-    connection = Connection(note, patience=1)
+    connection = Connection(note, lock_timeout=1)
     connection._thread.start = lambda: None  # type: ignore[method-assign]  # it begins when it is told to
     opening = asyncio.ensure_future(connection)
     await asyncio.sleep(0)

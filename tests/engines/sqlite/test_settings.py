@@ -196,7 +196,7 @@ async def test_a_commit_that_finds_the_database_busy_leaves_nothing_behind() -> 
 
 async def test_storage_that_can_not_be_used_says_why(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("this is not a database, and it is long enough to be read as one " * 20)
-    for name, reason in (("missing/x.db", "can not be opened"), ("text.db", "not a database")):
+    for name, reason in (("missing/x.db", "cannot be opened"), ("text.db", "not a database")):
         async with Database(f"sqlite:///{tmp_path / name}") as db:
             with pytest.raises(StorageError, match=reason):
                 async with db.transaction():
