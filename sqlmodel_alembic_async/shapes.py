@@ -95,7 +95,30 @@ def check_agreement(pet: dict[str, Any]) -> None:
         raise ValueError("acquired_on needs an owner_id")
 
 
-class UserCreate(_UserFields):
+class _PlainSignature:
+    """Shows fields with plain types in help() and IPython: pydantic's signature repeats every validator and column."""
+
+    def __get__(self, instance: object, shape: type[SQLModel]) -> Signature:
+        types = get_type_hints(shape)
+        parameters = []
+        for name, field in shape.model_fields.items():
+            default = Parameter.empty if field.is_required() else field.default
+            parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=types[name]))
+        return Signature(parameters)
+
+
+class _Shape(SQLModel):
+    model_config = _SHAPE
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        cls.__signature__ = _PlainSignature()  # type: ignore[assignment]  # A descriptor: it is built when asked for.
+
+    # A deferred model is completed when it is first used, and gets pydantic's signature then.
+    __pydantic_on_complete__ = __pydantic_init_subclass__
+
+
+class UserCreate(_Shape, _UserFields):
     """The values of a new user; only the name is needed. A text is trimmed; a blank one is None.
 
     Attributes:
@@ -110,10 +133,8 @@ class UserCreate(_UserFields):
 
     """
 
-    model_config = _SHAPE
 
-
-class PetCreate(_PetFields):
+class PetCreate(_Shape, _PetFields):
     """The values of a new pet; only the name is needed. A text is trimmed; a blank one is None.
 
     Attributes:
@@ -137,24 +158,18 @@ class PetCreate(_PetFields):
 
     """
 
-    model_config = _SHAPE
 
-
-class UserUpdate(_UserFields):
+class UserUpdate(_Shape, _UserFields):
     """Changes of a user: an omitted field stays, None clears it. The fields are those of UserCreate."""
-
-    model_config = _SHAPE
 
     name: f.Name = Field(default=None)
 
 
-class PetUpdate(_PetRemarks, _PetDescription, _PetName):
+class PetUpdate(_Shape, _PetRemarks, _PetDescription, _PetName):
     """Changes of a pet: an omitted field stays, None clears it. The fields are those of PetCreate.
 
     The owner and `acquired_on` are not among them: transfer_pet() changes both together.
     """
-
-    model_config = _SHAPE
 
     name: f.Name = Field(default=None)
     sex: f.Sex = Field(default=None)
@@ -177,25 +192,3 @@ class PetRow(Bookkeeping, _PetFields, _Key):
     """What every pet row must satisfy on its way into the database."""
 
     model_config = _SHAPE
-
-
-class _PlainSignature:
-    """Shows fields with plain types in help() and IPython: pydantic's signature repeats every validator and column."""
-
-    def __get__(self, instance: object, shape: type[SQLModel]) -> Signature:
-        types = get_type_hints(shape)
-        return Signature(
-            [
-                Parameter(
-                    name,
-                    Parameter.KEYWORD_ONLY,
-                    default=Parameter.empty if field.is_required() else field.default,
-                    annotation=types[name],
-                )
-                for name, field in shape.model_fields.items()
-            ]
-        )
-
-
-for _shape in (UserCreate, PetCreate, UserUpdate, PetUpdate):
-    _shape.__signature__ = _PlainSignature()  # type: ignore[assignment]  # A descriptor: it is built when asked for.

@@ -1,10 +1,8 @@
 """Databases and their transactions."""
 
 import asyncio
-import copy
 import subprocess
 import sys
-import threading
 from datetime import datetime
 from pathlib import Path
 
@@ -367,32 +365,6 @@ def test_the_engine_is_the_default_databases() -> None:
     for module in (package, databases):
         with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
             _ = module.nonsense
-
-
-def test_an_engine_is_built_once_for_all_threads(migrated_url: URL) -> None:
-    db = Database(migrated_url)
-    start = threading.Barrier(8)
-    found: list[object] = []
-
-    def build() -> None:
-        start.wait()
-        found.append(db.engine)
-
-    threads = [threading.Thread(target=build) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert len(found) == 8
-    assert len(set(map(id, found))) == 1
-
-
-def test_a_database_that_is_not_connected_can_be_copied(migrated_url: URL) -> None:
-    twin = copy.deepcopy(Database(migrated_url))
-
-    assert asyncio.run(counted(twin)) >= 0
-    assert "async engine" in str(Database.engine.__doc__)
 
 
 async def counted(db: Database) -> int:

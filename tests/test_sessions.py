@@ -147,7 +147,7 @@ async def test_what_needs_a_transaction_says_so_where_there_is_none(db: Database
 
 
 async def test_a_session_that_stays_in_use_is_not_closed(migrated_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "_PATIENCE", 0.01)
+    monkeypatch.setattr(sessions, "_CLOSE_TIMEOUT", 0.01)
     options = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.5}
     async with Database(migrated_url, **options) as db, db.session() as holder:
         await count_pets(holder)

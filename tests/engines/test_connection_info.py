@@ -33,7 +33,7 @@ async def test_an_error_while_a_server_is_first_asked_what_it_is_is_not_replaced
     infos: list[dict[Any, Any]] = []
 
     def lose(cursor: Any, *statement: object) -> None:
-        driver_connections.end(cursor._adapt_connection.driver_connection)
+        driver_connections.terminate(cursor._adapt_connection.driver_connection)
 
     def note(context: ExceptionContext) -> None:
         if context.connection is not None:

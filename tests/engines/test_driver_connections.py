@@ -29,12 +29,12 @@ async def test_the_drivers_have_the_private_name_that_is_relied_upon(db: Databas
 async def test_a_connection_has_a_socket_until_it_is_ended(db: Database) -> None:
     async with db.engine.connect() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
-        socket = driver_connections.socket_of(driver)
+        socket = driver_connections.socket_fd(driver)
 
-        driver_connections.end(driver)
+        driver_connections.terminate(driver)
 
         assert socket is not None
-        assert await becomes_true(lambda: driver_connections.socket_of(driver) is None)
+        assert await becomes_true(lambda: driver_connections.socket_fd(driver) is None)
         assert driver_connections.transport_of(driver) is None
         await connection.invalidate()
 
@@ -47,7 +47,7 @@ async def test_a_server_notices_at_once_that_a_connection_was_ended(db: Database
     }[engine_name]
     async with db.engine.connect() as connection, db.engine.connect() as other:
         number = (await connection.exec_driver_sql(me)).scalar_one()
-        driver_connections.end((await connection.get_raw_connection()).driver_connection)
+        driver_connections.terminate((await connection.get_raw_connection()).driver_connection)
 
         async with asyncio.timeout(10):
             while (await other.exec_driver_sql(is_there.format(number))).scalar_one():
@@ -61,4 +61,4 @@ async def test_a_connection_to_a_file_has_no_socket(db: Database) -> None:
     async with db.engine.connect() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
 
-        assert driver_connections.socket_of(driver) is None
+        assert driver_connections.socket_fd(driver) is None

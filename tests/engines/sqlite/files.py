@@ -1,8 +1,10 @@
 """Files, and connections to them, that the tests of SQLite's connection and of its cursor share."""
 
+import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,20 @@ async def file_db(tmp_path: Path) -> AsyncIterator[Database]:
 def numbers(path: str) -> list[int]:
     with contextlib.closing(sqlite3.connect(path)) as raw:
         return [row[0] for row in raw.execute("SELECT i FROM number ORDER BY i")]
+
+
+class Blocked:
+    """A function for the connection's thread, which does not end before it is released."""
+
+    def __init__(self, first: Callable[[], object] = lambda: None) -> None:
+        self._first = first
+        self.started = threading.Event()
+        self.released = threading.Event()
+
+    def __call__(self) -> None:
+        self._first()
+        self.started.set()
+        assert self.released.wait(20)
+
+    async def has_started(self) -> None:
+        assert await asyncio.to_thread(self.started.wait, 20)

@@ -22,7 +22,7 @@ from sqlmodel_alembic_async.engines.sqlite.connection import Connection, connect
 
 from ...stress.measures import becomes_true
 from . import files
-from .files import ALL, NUMBERS, numbers
+from .files import ALL, NUMBERS, Blocked, numbers
 
 # pytest looks for a fixture among the names of the test's own module.
 path = files.path
@@ -35,23 +35,6 @@ file_db = files.file_db
 def other_of_file(file_db: Database) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(sqlite3.connect(str(file_db.url.database), timeout=0, isolation_level=None)) as raw:
         yield raw
-
-
-class Blocked:
-    """A function for the connection's thread, which does not end before it is released."""
-
-    def __init__(self, first: Callable[[], object] = lambda: None) -> None:
-        self._first = first
-        self.started = threading.Event()
-        self.released = threading.Event()
-
-    def __call__(self) -> None:
-        self._first()
-        self.started.set()
-        assert self.released.wait(20)
-
-    async def has_started(self) -> None:
-        assert await asyncio.to_thread(self.started.wait, 20)
 
 
 # Hops.
@@ -444,28 +427,6 @@ def test_a_connection_that_is_closed_ends_without_being_stopped_again(path: str)
     gc.collect()
 
     assert ended_quietly(thread, [], path)
-
-
-def test_an_answer_to_an_event_loop_that_is_closed_hurts_nobody(path: str, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("DEBUG", "aiosqlite")
-    blocked = Blocked()
-
-    async def leave() -> Connection:
-        connection = await connect(path)
-        leave.task = asyncio.create_task(connection.run(blocked))  # type: ignore[attr-defined]
-        await blocked.has_started()
-        return connection
-
-    async def go_on(connection: Connection) -> list[Any]:
-        rows = await connection.execute_fetchall("SELECT 1")
-        await connection.close()
-        return list(rows)
-
-    connection = asyncio.run(leave())
-    blocked.released.set()
-
-    assert asyncio.run(go_on(connection)) == [(1,)]
-    assert "returning exception" not in caplog.text
 
 
 # What is relied upon, and is nobody's promise.
