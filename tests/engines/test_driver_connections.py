@@ -13,19 +13,6 @@ on_servers = pytest.mark.parametrize("engine_name", ["postgresql", "mariadb"], i
 
 
 @on_servers
-async def test_the_drivers_have_the_private_name_that_is_relied_upon(db: Database) -> None:
-    async with db.engine.connect() as connection:
-        transport = driver_connections.transport_of((await connection.get_raw_connection()).driver_connection)
-
-        assert transport is not None
-        assert transport.get_extra_info("socket").fileno() > 0
-        assert transport.is_reading()
-        transport.pause_reading()
-        assert not transport.is_reading()
-        transport.resume_reading()
-
-
-@on_servers
 async def test_a_connection_has_a_socket_until_it_is_ended(db: Database) -> None:
     async with db.engine.connect() as connection:
         driver = (await connection.get_raw_connection()).driver_connection

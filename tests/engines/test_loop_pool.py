@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy.engine import URL
-from sqlalchemy.event.attr import _CompoundListener
 
-from sqlmodel_alembic_async import Database, DatabaseUnavailableError, count_pets
+from sqlmodel_alembic_async import Database, DatabaseUnavailableError
 from sqlmodel_alembic_async.engines import loop_pool
-from sqlmodel_alembic_async.engines.loop_pool import LoopPool
 
 from ..stress import loops
 from ..stress.measures import becomes_true
@@ -182,12 +180,3 @@ def test_no_more_connections_are_handed_down_than_the_pool_keeps(
 
 
 # What is relied upon, and is no promise of SQLAlchemy's.
-
-
-async def test_sqlalchemy_has_the_private_names_that_loops_rely_upon(db: Database) -> None:
-    assert isinstance(pool(db), LoopPool)
-    assert "_exec_once_mutex" in _CompoundListener.__slots__
-    async with db.session() as session:
-        await count_pets(session)
-        raw: Any = await (await session.connection()).get_raw_connection()
-        assert raw._connection_record.record_info is not None

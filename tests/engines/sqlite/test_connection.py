@@ -3,18 +3,14 @@
 import asyncio
 import contextlib
 import gc
-import inspect
 import sqlite3
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
-import aiosqlite
 import pytest
-from aiosqlite import core
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from sqlmodel_alembic_async import Database, PetCreate, count_pets, create_pet, engines, get_pet
@@ -430,34 +426,6 @@ def test_a_connection_that_is_closed_ends_without_being_stopped_again(path: str)
 
 
 # What is relied upon, and is nobody's promise.
-
-
-async def test_aiosqlite_has_the_private_names_that_are_relied_upon(path: str) -> None:
-    assert core._STOP_RUNNING_SENTINEL is not None
-    async with aiosqlite.connect(path) as stock:
-        told: list[str] = []
-        stock._tx.put_nowait((None, lambda: told.append("nobody")))
-        answer = asyncio.get_running_loop().create_future()
-        stock._tx.put_nowait((answer, lambda: "somebody"))
-        answered = await answer
-
-        assert (told, answered) == (["nobody"], "somebody")
-        assert isinstance(stock._tx, SimpleQueue)
-        assert isinstance(stock._thread, threading.Thread)
-        assert stock._running is True
-        assert isinstance(stock._connection, sqlite3.Connection)
-        assert stock._conn is stock._connection
-        cursor = await stock.cursor()
-        assert isinstance(cursor._cursor, sqlite3.Cursor)
-        assert cursor._conn is stock
-
-        stock._tx.put_nowait((None, stock._connection.close))
-        stock._tx.put_nowait((None, lambda: core._STOP_RUNNING_SENTINEL))
-        assert await becomes_true(lambda: not stock._thread.is_alive())
-        stock._connection = None
-    for method in ("execute", "executemany", "executescript", "create_function", "commit"):
-        source = inspect.getsource(getattr(aiosqlite.Connection, method))
-        assert "self._execute(" in source, method
 
 
 async def test_an_interruption_may_come_while_the_thread_lets_go_of_the_connection(
