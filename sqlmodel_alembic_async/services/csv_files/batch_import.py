@@ -1,16 +1,18 @@
 """A batch of an import: its rows are matched with stored pets and owners, checked, and written."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from ...errors import AlreadyExistsError, UserNotFoundError
+from ...errors import AlreadyExistsError, TransactionConflictError, UserNotFoundError
 from ...import_report import Outcome
 from ...models import Pet, PetCreate, PetUpdate, User, check_agreement
 from ..statements import key_lookup, many_rows
 from ..statements.chunks import mapped
 from ..statements.column_values import stamped, valid_values, with_name_key
+from ..statements.execution import dialect_of
 from .file_format import OWNER
 from .file_rows import PET_KEYS, ImportedFile, ImportedOwner, ImportedRow, given
 from .key_index import OWNER_KEYS
@@ -30,7 +32,6 @@ class BatchImport:
         self._session = session
         self._file = file
         self._updated: dict[Any, set[int]] = {User: set(), Pet: set()}
-        self._writing: dict[Any, Collection[dict[str, Any]]] = {}
 
     async def take(self, rows: list[ImportedRow]) -> None:
         """Write the rows that nothing is wrong with."""
@@ -46,16 +47,20 @@ class BatchImport:
         for model, ids in self._updated.items():
             await many_rows.refresh(self._session, model, ids)
 
-    async def is_conflict(self, error: AlreadyExistsError | UserNotFoundError) -> bool:
-        """Tell, after the rollback, whether another transaction stored a key, or deleted an owner, meanwhile."""
-        if isinstance(error, UserNotFoundError):
-            return bool(self._writing)
-        for model, rows in self._writing.items():
-            names = [name for name in _KEYS[model] if name == error.field]
-            keys = [(name, row[name]) for row in rows for name in names if row.get(name) is not None]
-            if keys and await key_lookup.is_any_stored(self._session, model, keys):
-                return True
-        return False
+    @asynccontextmanager
+    async def _writing(self, model: Any) -> AsyncIterator[None]:
+        """Report a key that another transaction stored, or an owner that it deleted, since the rows were looked up."""
+        try:
+            yield
+        except (AlreadyExistsError, UserNotFoundError) as error:
+            # The stored keys were looked up, and no two rows of the file claim one. SQLite has one writer at a time.
+            is_host_rule = isinstance(error, AlreadyExistsError) and (
+                error.field not in _KEYS[model] or dialect_of(self._session, model).name == "sqlite"
+            )
+            if is_host_rule:
+                raise
+            message = "another transaction stored a key, or deleted an owner, of this file meanwhile: try again"
+            raise TransactionConflictError(message) from error.__cause__
 
     async def _find_pets(self, rows: list[ImportedRow]) -> None:
         stored = await key_lookup.fetch_by_keys(self._session, Pet, (key for row in rows for key in row.pet_keys))
@@ -92,10 +97,10 @@ class BatchImport:
             elif owner.values and owner.stored is not None:
                 changed.append((owner.stored, owner.values))
         values = await mapped(lambda owner: stamped(owner.values), new)
-        self._writing = {User: [*values, *(written for _, written in changed)]}
-        ids = await many_rows.insert_returning_ids(self._session, User, values)
-        await mapped(self._remember, zip(new, ids, strict=True))
-        await self._update(User, changed)
+        async with self._writing(User):
+            ids = await many_rows.insert_returning_ids(self._session, User, values)
+            await mapped(self._remember, zip(new, ids, strict=True))
+            await self._update(User, changed)
 
     def _remember(self, created: tuple[ImportedOwner, int]) -> None:
         owner, user_id = created
@@ -104,10 +109,11 @@ class BatchImport:
             self._file.ledger.remember_owner(owner.cells, user_id)
 
     async def _write_pets(self, good: list[ImportedRow]) -> None:
-        written = self._writing[Pet] = await mapped(self._to_write, good)
+        written = await mapped(self._to_write, good)
         rows = [(row.stored, values) for row, values in zip(good, written, strict=True) if values]
-        await many_rows.insert_all(self._session, Pet, [values for stored, values in rows if stored is None])
-        await self._update(Pet, [(stored, values) for stored, values in rows if stored is not None])
+        async with self._writing(Pet):
+            await many_rows.insert_all(self._session, Pet, [values for stored, values in rows if stored is None])
+            await self._update(Pet, [(stored, values) for stored, values in rows if stored is not None])
 
     def _to_write(self, row: ImportedRow) -> dict[str, Any]:
         """Return the columns of a new pet, or those that change of a stored one, and count what becomes of the row."""

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from ...errors import AlreadyExistsError, ImportRejectedError, TransactionConflictError, UserNotFoundError
+from ...errors import ImportRejectedError
 from ...import_report import ImportReport
 from ..statements.savepoints import savepoint
 from .batch_import import BatchImport
@@ -60,20 +60,14 @@ async def _import(
     work = BatchImport(session, file)
     await file.look_ahead(counted=progress is True)
     with _shown(progress, file.ledger.rows) as show:
-        try:
-            async with savepoint(session) as written:
-                for batch in file.batches():
-                    await work.take(await file.read(batch))
-                    show(file.report.rows)
-                if file.report.rejected and not keep_going:
-                    raise ImportRejectedError(file.report)
-                if dry_run:
-                    await written.rollback()
-        except (AlreadyExistsError, UserNotFoundError) as error:
-            if await work.is_conflict(error):
-                message = "another transaction stored a key, or deleted an owner, of this file meanwhile: try again"
-                raise TransactionConflictError(message) from error.__cause__
-            raise
+        async with savepoint(session) as written:
+            for batch in file.batches():
+                await work.take(await file.read(batch))
+                show(file.report.rows)
+            if file.report.rejected and not keep_going:
+                raise ImportRejectedError(file.report)
+            if dry_run:
+                await written.rollback()
     if not dry_run:
         await work.refresh_session()
     file.report.dry_run = dry_run

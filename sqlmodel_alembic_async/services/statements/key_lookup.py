@@ -15,11 +15,10 @@ from ...errors import TransactionConflictError
 from ...models import Pet, Row, User
 from . import chunks
 from .chunks import BATCH_SIZE
-from .execution import as_written, dialect_of, statement
+from .execution import as_written, dialect_of
 
 # MariaDB makes a sub-query of 1,000 values, for which it may read, and so lock, the whole table.
 _MOST_LOCKED = 500
-_ISOLATION: Any = sa.text("SHOW transaction_isolation")
 
 
 async def fetch_rows(
@@ -65,31 +64,6 @@ async def lock(session: AsyncSession, model: type[Row], versions: Mapping[int, i
     locked = await _fetch(session, _lock(model, dialect), versions, _MOST_LOCKED)
     if dict(map(tuple, locked)) != versions:
         raise TransactionConflictError("another transaction changed a row meanwhile: try again")
-
-
-async def is_any_stored(session: AsyncSession, model: type[Row], keys: Iterable[tuple[str, str]]) -> bool:
-    """Tell whether rows have these keys by now, or could have them unseen."""
-    by_name: dict[str, set[str]] = {}
-    for name, value in keys:
-        by_name.setdefault(name, set()).add(value)
-    for name, values in by_name.items():
-        column = sa.inspect(model).local_table.c[name]
-        # Locked, for else MariaDB would show what was there when the transaction began.
-        query: Any = sa.select(column).where(column.in_(values)).with_for_update(read=True)
-        async with statement(session):
-            found = (await session.exec(query)).scalars().all()
-        if not values.isdisjoint(found):
-            return True
-    return await _sees_one_moment(session, model)
-
-
-async def _sees_one_moment(session: AsyncSession, model: type[Row]) -> bool:
-    """Tell whether even a locked read shows nothing that was committed after the transaction began."""
-    if dialect_of(session, model).name != "postgresql":
-        return False
-    async with statement(session):
-        level = (await session.exec(_ISOLATION)).scalar_one()
-    return level in ("repeatable read", "serializable")
 
 
 async def _fetch(session: AsyncSession, query: Any, values: Iterable[Any], batch_size: int = BATCH_SIZE) -> list[Any]:
