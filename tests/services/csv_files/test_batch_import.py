@@ -93,7 +93,7 @@ async def test_two_rows_about_one_pet_by_different_keys_are_not_both_taken(sessi
     report = await import_pets(session, rows("name,external_ref,microchip", "A,p1,", f"B,,{CHIPS[0]}"), keep_going=True)
 
     assert [str(rejection) for rejection in report.rejections] == [
-        f"line 3, microchip: '{CHIPS[0]}' is of the same pet as line 2"
+        f"line 3, microchip: '{CHIPS[0]}' matches the same pet as line 2: remove one of the lines"
     ]
     assert [pet.name for pet in await pets_of(session)] == ["A"]
 

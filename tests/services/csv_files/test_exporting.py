@@ -33,7 +33,7 @@ from sqlmodel_alembic_async import (
     list_pets,
 )
 from sqlmodel_alembic_async.services.csv_files import sources, targets
-from sqlmodel_alembic_async.services.csv_files.placeholders import escaped, restored
+from sqlmodel_alembic_async.services.csv_files.placeholders import escaped, unescaped
 
 from ...stress.measures import becomes_true
 from .imports import counts, pets_of, users_of
@@ -130,7 +130,7 @@ def test_a_tab_at_the_beginning_is_defused() -> None:
     text=st.text(st.sampled_from("'=-?9x ") | st.characters(exclude_categories=["Cs"]), max_size=5),
 )
 def test_what_is_escaped_is_restored(field: str, text: str) -> None:
-    assert restored(field, escaped(field, text)) == text
+    assert unescaped(field, escaped(field, text)) == text
 
 
 async def test_a_text_that_an_import_would_take_for_a_placeholder_is_marked(session: AsyncSession) -> None:
@@ -242,7 +242,7 @@ async def test_an_export_to_a_pipe_can_be_cancelled(session: AsyncSession, tmp_p
         task = asyncio.create_task(export_pets(session, target))
         if kind != "without a reader":
             assert await becomes_true(lambda: bool(select.select([reading], [], [], 0)[0]), within=PATIENCE)
-        await asyncio.sleep(4 * sources.MOMENT)  # As often it is looked whether the other end is ready.
+        await asyncio.sleep(4 * sources.POLL_INTERVAL)  # As often it is looked whether the other end is ready.
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -269,7 +269,7 @@ async def test_a_pipe_that_can_not_be_opened_is_the_callers_error(
         raise PermissionError
 
     os.mkfifo(tmp_path / "pipe")
-    monkeypatch.setattr(targets, "_open", refuse)
+    monkeypatch.setattr(targets, "_open_path", refuse)
 
     with pytest.raises(PermissionError):
         await export_pets(session, tmp_path / "pipe")

@@ -296,7 +296,7 @@ async def test_a_key_that_is_given_to_another_pet_meanwhile_is_told_in_the_end(d
         tom = await create_pet(session, PetCreate(name="Tom"))
 
     work = importing("name,external_ref,microchip", f"Rex,p1,{CHIP}")
-    with pytest.raises(ValueError, match="belongs to another one than external_ref"):
+    with pytest.raises(ValueError, match="matches a different row than external_ref"):
         await while_another_writes(db, lambda session: update_pet(session, tom.id, PetUpdate(external_ref="p1")), work)
 
 

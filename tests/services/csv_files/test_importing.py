@@ -123,7 +123,7 @@ async def test_any_rejection_means_that_nothing_is_written(db: Database) -> None
     assert counts(caught.value.report) == (1, 1, 0, 1)
     assert str(caught.value) == (
         "nothing was imported: 1 of 3 rows are rejected, the first one in line 4, name: "
-        'is a placeholder: placeholder_names="keep" takes it as a name'
+        'is a placeholder, not a name: pass placeholder_names="keep" to accept it'
     )
 
 
@@ -153,14 +153,17 @@ async def test_a_report_reads_well(session: AsyncSession) -> None:
 
     lines = str(report).splitlines()
     assert lines[0] == "1 created, 0 updated, 0 unchanged, 23 rejected (dry run: nothing was written)"
-    assert lines[1] == "  line 3, name: '-' is a placeholder: placeholder_names=\"keep\" takes it as a name"
+    assert lines[1] == "  line 3, name: '-' is a placeholder, not a name: pass placeholder_names=\"keep\" to accept it"
     assert lines[21:] == [
         "  and 3 more",
-        '  22 times: is a placeholder: placeholder_names="keep" takes it as a name',
+        '  22 times: is a placeholder, not a name: pass placeholder_names="keep" to accept it',
         "  1 times: must have at most 50 characters",
     ]
     assert report.reasons == Counter(
-        {'is a placeholder: placeholder_names="keep" takes it as a name': 22, "must have at most 50 characters": 1}
+        {
+            'is a placeholder, not a name: pass placeholder_names="keep" to accept it': 22,
+            "must have at most 50 characters": 1,
+        }
     )
 
 
