@@ -13,6 +13,7 @@ from .cell_parsing import CellReader, PlaceholderNames
 from .file_format import CSVFile
 from .file_rows import ImportedFile
 from .key_index import KeyIndex
+from .owner_matching import find_keyless_owners
 from .sources import TextSource, open_source
 
 Progress = bool | Callable[[int], object] | None
@@ -84,6 +85,7 @@ async def _import(
     await file.build_key_index(count_rows=progress is True)
     with _progress_callback(progress, file.key_index.row_count) as show_progress:
         async with savepoint(session) as transaction:
+            await find_keyless_owners(session, file)
             for batch in file.batches():
                 await work.import_rows(await file.read(batch))
                 show_progress(file.report.rows)

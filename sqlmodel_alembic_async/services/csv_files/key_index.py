@@ -12,11 +12,14 @@ from typing import Self
 
 from ...driver_errors import cause_of
 from ...errors import StorageError
+from ..statements.chunks import BATCH_SIZE
 from .threads import run_in_thread
 
 _TABLES = """
     CREATE TABLE pet_key (key TEXT, line INT);
     CREATE TABLE owner_key (key TEXT, owner TEXT, line INT, PRIMARY KEY (key, owner)) WITHOUT ROWID;
+    CREATE TABLE keyless_row (owner TEXT, line INT, name TEXT, value TEXT);
+    CREATE TABLE keyless_owner_pet (owner TEXT, name TEXT, value TEXT);
     CREATE TABLE keyless_owner (owner TEXT PRIMARY KEY, id INT) WITHOUT ROWID;
     CREATE TABLE matched_pet (pet_id INTEGER PRIMARY KEY, line INT);
     CREATE TABLE matched_owner (owner_id INTEGER PRIMARY KEY, owner TEXT);
@@ -31,12 +34,17 @@ _REPEATED_OWNER_KEYS = """
     SELECT key, owner, line FROM owner_key
     WHERE key IN (SELECT key FROM owner_key GROUP BY key HAVING count(*) > 1) ORDER BY line
 """
+_INSERT_KEYLESS_OWNER_PETS = """
+    INSERT INTO keyless_owner_pet SELECT owner, name, value FROM keyless_row WHERE name IS NOT NULL
+    AND owner IN (SELECT owner FROM keyless_row GROUP BY owner HAVING min(line) < max(line)) ORDER BY line
+"""
 
 OWNER_KEYS = ("external_ref", "email")
 
 Key = tuple[str, str]  # The name of a unique column, and a value of it.
 Contradiction = tuple[str, int, int]  # A field, and two lines that give different values for it.
 
+_NO_KEY = (None, None)
 _BUFFER_SIZE = 1000  # Keys that are inserted together.
 _INTERRUPT_INTERVAL = 0.05  # Seconds.
 
@@ -70,6 +78,7 @@ class KeyIndex:
         self._has_replaced_keys = False
         self._new_pet_keys: list[tuple[str, int]] = []
         self._new_owner_keys: list[tuple[str, str, int]] = []
+        self._new_keyless_rows: list[tuple[str, int, str | None, str | None]] = []
 
     def __enter__(self) -> Self:
         try:
@@ -90,15 +99,20 @@ class KeyIndex:
         if owner_keys:
             text = owner_text(owner)
             self._new_owner_keys += ((_key_text(key), text, line) for key in owner_keys)
-        if len(self._new_pet_keys) + len(self._new_owner_keys) >= _BUFFER_SIZE:
+        elif owner:
+            text = owner_text(owner)
+            self._new_keyless_rows += ((text, line, *key) for key in pet_keys or [_NO_KEY])
+        if len(self._new_pet_keys) + len(self._new_owner_keys) + len(self._new_keyless_rows) >= _BUFFER_SIZE:
             self._insert_new_keys()
 
     def _insert_new_keys(self) -> None:
         with temporary_storage_errors():
             self._database.executemany("INSERT INTO pet_key VALUES (?, ?)", self._new_pet_keys)
             self._database.executemany("INSERT OR IGNORE INTO owner_key VALUES (?, ?, ?)", self._new_owner_keys)
+            self._database.executemany("INSERT INTO keyless_row VALUES (?, ?, ?, ?)", self._new_keyless_rows)
         self._new_pet_keys.clear()
         self._new_owner_keys.clear()
+        self._new_keyless_rows.clear()
 
     async def build(self) -> None:
         """Find the keys that several rows have; on a thread, because a million keys take seconds to sort."""
@@ -120,6 +134,7 @@ class KeyIndex:
                 self._repeated_pet_keys.setdefault(key, []).append(line)
             for key, owner, line in self._database.execute(_REPEATED_OWNER_KEYS):
                 self._merge(key, owner, line)
+            self._database.execute(_INSERT_KEYLESS_OWNER_PETS)
 
     def _merge(self, key: str, owner: str, line: int) -> None:
         merged = self._merged_owners.setdefault(key, {})
@@ -163,6 +178,12 @@ class KeyIndex:
         """Tell whether a stored row had this key before the import replaced it."""
         query = "SELECT 1 FROM replaced_key WHERE key = ?"
         return self._has_replaced_keys and self._execute(query, _key_text(key)).fetchone() is not None
+
+    def keyless_owner_pets(self) -> Iterator[list[tuple[str, Key]]]:
+        """Yield the owner_text() of owners without a key who are on several lines, with the keys of their pets."""
+        pets = self._execute("SELECT owner, name, value FROM keyless_owner_pet")
+        while batch := pets.fetchmany(BATCH_SIZE):
+            yield [(owner, (name, value)) for owner, name, value in batch]
 
     def add_keyless_owner(self, owner: str, user_id: int) -> None:
         """Add the id of an owner without a key; `owner` is the owner_text()."""

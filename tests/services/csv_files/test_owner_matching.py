@@ -198,21 +198,38 @@ async def test_an_owner_without_a_key_is_known_by_the_pet(session: AsyncSession)
     assert [user.name for user in await users_of(session)] == ["Ada", "Bob"]
 
 
-@pytest.mark.parametrize(("size", "lines"), [(1000, ("New,p2", "Rex,p1")), (1, ("Rex,p1", "New,p2"))])
+@pytest.mark.usefixtures("batch")
+@pytest.mark.parametrize(
+    "lines", [("New,p2,Ada", "Rex,p1,Ada"), ("Rex,p1,Ada", "New,p2,Ada"), ("New,,Ada", "Rex,p1,Ada")]
+)
 async def test_an_owner_known_by_a_pet_is_known_in_the_other_rows_too(
-    session: AsyncSession, monkeypatch: pytest.MonkeyPatch, size: int, lines: tuple[str, ...]
+    session: AsyncSession, lines: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(file_format, "BATCH_SIZE", size)
     ada = await create_user(session, UserCreate(name="Ada", phone="030 12345"))
     await create_pet(session, PetCreate(name="Rex", external_ref="p1", owner_id=ada.id))
+    header = "name,external_ref,owner_name,owner_phone"
 
-    report = await import_pets(
-        session, rows("name,external_ref,owner_name,owner_phone", *(f"{line},Ada,030 12345" for line in lines))
-    )
+    report = await import_pets(session, rows(header, *(f"{line},Ada,030 12345" for line in lines)))
 
     assert counts(report) == (1, 0, 1, 0)
     assert {pet.owner_id for pet in await pets_of(session)} == {ada.id}
     assert await count_users(session) == 1
+
+
+@pytest.mark.usefixtures("batch")
+@pytest.mark.parametrize("phone", ["1", "030 99999"])
+async def test_a_pet_does_not_tell_who_an_owner_is_whose_cells_differ(session: AsyncSession, phone: str) -> None:
+    ada = await create_user(session, UserCreate(name="Ada", phone="030 12345"))
+    await create_pet(session, PetCreate(name="Rex", external_ref="p1", owner_id=ada.id))
+    await create_pet(session, PetCreate(name="Tom", external_ref="p2"))
+    header = "name,external_ref,owner_name,owner_phone"
+
+    lines = [f"{line},Ada,{phone}" for line in ("New,", "Rex,p1", "Tom,p2")]
+    report = await import_pets(session, rows(header, *lines), keep_going=True)
+
+    assert (3, phone == "1") in [(line, column is not None) for line, column, _ in reasons(report)]
+    assert (await pets_of(session))[0].owner_id == ada.id
+    assert await count_users(session) == (1 if phone == "1" else 2)
 
 
 async def test_an_owner_without_a_key_who_is_not_the_pets_is_rejected(session: AsyncSession) -> None:
