@@ -44,7 +44,6 @@ OWNER_KEYS = ("external_ref", "email")
 Key = tuple[str, str]  # The name of a unique column, and a value of it.
 Contradiction = tuple[str, int, int]  # A field, and two lines that give different values for it.
 
-_NO_KEY = (None, None)
 _BUFFER_SIZE = 1000  # Keys that are inserted together.
 _INTERRUPT_INTERVAL = 0.05  # Seconds.
 
@@ -101,7 +100,8 @@ class KeyIndex:
             self._new_owner_keys += ((_key_text(key), text, line) for key in owner_keys)
         elif owner:
             text = owner_text(owner)
-            self._new_keyless_rows += ((text, line, *key) for key in pet_keys or [_NO_KEY])
+            keys: Sequence[tuple[str | None, str | None]] = pet_keys or [(None, None)]
+            self._new_keyless_rows += ((text, line, *key) for key in keys)
         if len(self._new_pet_keys) + len(self._new_owner_keys) + len(self._new_keyless_rows) >= _BUFFER_SIZE:
             self._insert_new_keys()
 

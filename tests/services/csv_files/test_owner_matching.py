@@ -199,9 +199,7 @@ async def test_an_owner_without_a_key_is_known_by_the_pet(session: AsyncSession)
 
 
 @pytest.mark.usefixtures("batch")
-@pytest.mark.parametrize(
-    "lines", [("New,p2,Ada", "Rex,p1,Ada"), ("Rex,p1,Ada", "New,p2,Ada"), ("New,,Ada", "Rex,p1,Ada")]
-)
+@pytest.mark.parametrize("lines", [("New,p2", "Rex,p1"), ("Rex,p1", "New,p2"), ("New,", "Rex,p1")])
 async def test_an_owner_known_by_a_pet_is_known_in_the_other_rows_too(
     session: AsyncSession, lines: tuple[str, ...]
 ) -> None:
