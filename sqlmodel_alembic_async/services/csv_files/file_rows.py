@@ -116,7 +116,9 @@ class ImportedFile:
     def _index_row(self, numbered: NumberedRow) -> None:
         line, cells = numbered
         if len(cells) == len(self._file.header):
-            pet, owner, _ = self._cell_reader.read(cells)
+            pet, owner, bad_cells = self._cell_reader.read(cells)
+            if bad_cells:
+                owner = {}  # The row will be rejected, and must not add values to the other rows of its owner.
             self.key_index.add_row(line, _keys(pet, PET_KEYS), _keys(owner, OWNER_KEYS), owner)
 
     def _read_row(self, numbered: NumberedRow) -> ImportedRow | None:

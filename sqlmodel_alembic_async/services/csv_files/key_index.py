@@ -12,8 +12,11 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Self
 
+from pydantic import ValidationError
+
 from ...driver_errors import cause_of
 from ...errors import StorageError
+from ...models import UserUpdate
 from ..statements.chunks import BATCH_SIZE
 from .threads import run_in_thread
 
@@ -142,12 +145,17 @@ class KeyIndex:
         merged: dict[str, tuple[str, int]] = {}  # Each value with the first line that gives it.
         contradiction: Contradiction | None = None
         for owner, line in rows:
-            for name, value in json.loads(owner).items():
+            values = json.loads(owner)
+            try:
+                UserUpdate.model_validate(values)
+            except ValidationError:
+                continue  # The row will be rejected, and must not add values to the other rows.
+            for name, value in values.items():
                 first_value, first_line = merged.setdefault(name, (value, line))
                 if first_value != value and contradiction is None:
                     contradiction = (name, first_line, line)
-        values = (key, json.dumps(merged), json.dumps(contradiction))
-        self._database.execute("INSERT INTO merged_owner VALUES (?, ?, ?)", values)
+        parameters = (key, json.dumps(merged), json.dumps(contradiction))
+        self._database.execute("INSERT INTO merged_owner VALUES (?, ?, ?)", parameters)
         self._has_merged_owners = True
 
     def other_line_with(self, key: Key, line: int) -> int | None:

@@ -172,6 +172,23 @@ async def test_one_stored_owner_who_is_changed_in_two_ways_is_rejected(session: 
     assert reasons(report) == [(3, "owner_email", "a@example.com")]
 
 
+@pytest.mark.usefixtures("batch")
+@pytest.mark.parametrize(
+    "rejected_line",
+    ["Max,heavy,Ada,a@example.com,Bonn,", "Max,,unknown,a@example.com,Bonn,", "Max,,Ada,a@example.com,Bonn,12"],
+)
+async def test_a_rejected_row_changes_no_owner_and_rejects_no_other_row(
+    session: AsyncSession, rejected_line: str
+) -> None:
+    header = "name,weight_g,owner_name,owner_email,owner_city,owner_phone"
+
+    report = await import_pets(session, rows(header, rejected_line, "Rex,,Ada,a@example.com,,"), keep_going=True)
+
+    assert counts(report) == (1, 0, 0, 1)
+    assert [rejection.line for rejection in report.rejections] == [2]
+    assert [(user.name, user.city, user.phone) for user in await users_of(session)] == [("Ada", None, None)]
+
+
 async def test_what_the_rows_say_together_finds_the_stored_owner(session: AsyncSession) -> None:
     await create_user(session, UserCreate(name="Ada", external_ref="u1"))
 
