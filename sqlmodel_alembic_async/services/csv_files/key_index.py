@@ -3,11 +3,10 @@
 Memory does not grow with the number of rows.
 """
 
-import asyncio
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
 from typing import Self
@@ -18,7 +17,7 @@ from ...driver_errors import cause_of
 from ...errors import StorageError
 from ...models import UserUpdate
 from ..statements.chunks import BATCH_SIZE
-from .threads import run_in_thread
+from .threads import finish_in_thread
 
 _TABLES = """
     CREATE TABLE pet_key (key TEXT, line INT);
@@ -52,7 +51,6 @@ Key = tuple[str, str]  # The name of a unique column, and a value of it.
 Contradiction = tuple[str, int, int]  # A field, and two lines that give different values for it.
 
 _BUFFER_SIZE = 1000  # Keys that are inserted together.
-_INTERRUPT_INTERVAL = 0.05  # Seconds.
 
 
 @contextmanager
@@ -122,16 +120,7 @@ class KeyIndex:
 
     async def build(self) -> None:
         """Find the keys that several rows have; on a thread, because a million keys take seconds to sort."""
-        built = run_in_thread(self._build)
-        try:
-            await asyncio.shield(built)
-        except asyncio.CancelledError:
-            while not built.done():  # The database must stay open until the thread ends.
-                self._database.interrupt()
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait([built], timeout=_INTERRUPT_INTERVAL)
-            built.exception()  # asyncio logs an exception that is never retrieved.
-            raise
+        await finish_in_thread(self._build, self._database.interrupt)  # The database must stay open until it ends.
 
     def _build(self) -> None:
         self._insert_new_keys()

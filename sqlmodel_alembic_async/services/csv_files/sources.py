@@ -11,7 +11,7 @@ from tempfile import TemporaryFile
 from typing import TextIO, cast
 
 from .key_index import temporary_storage_errors
-from .threads import run_in_thread
+from .threads import finish_in_thread, run_in_thread
 
 TextSource = str | os.PathLike[str] | TextIO
 
@@ -70,7 +70,10 @@ async def _temporary_copy(source: TextIO) -> AsyncIterator[TextIO]:
     with temporary_storage_errors():
         copy = _temporary_file()
     try:
-        await run_in_thread(lambda: _copy(source, copy, is_cancelled))
+        if is_pipe(source):
+            await finish_in_thread(lambda: _copy(source, copy, is_cancelled), is_cancelled.set)
+        else:  # Its read() may block for ever.
+            await run_in_thread(lambda: _copy(source, copy, is_cancelled))
         with temporary_storage_errors():
             copy.seek(0)
         yield copy
@@ -109,7 +112,8 @@ def _read_parts(source: TextIO, is_cancelled: threading.Event) -> Iterator[str]:
                     yield source.read(ready // _MAX_CHARACTER_BYTES)
                 elif not has_ended:
                     is_cancelled.wait(POLL_INTERVAL)  # read() would block on an incomplete character.
-    yield from iter(lambda: source.read(_READ_SIZE), "")
+    while not is_cancelled.is_set() and (text := source.read(_READ_SIZE)):
+        yield text
 
 
 def is_pipe(file: TextIO) -> bool:

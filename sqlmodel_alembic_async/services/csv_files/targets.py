@@ -12,7 +12,7 @@ from tempfile import NamedTemporaryFile
 from typing import TextIO
 
 from .sources import NONBLOCKING_OPENER, POLL_INTERVAL, is_pipe
-from .threads import run_in_thread
+from .threads import finish_in_thread
 
 TextTarget = str | os.PathLike[str] | TextIO
 Write = Callable[[str], Awaitable[object]]
@@ -67,19 +67,15 @@ def _replacing(path: Path) -> Iterator[TextIO]:
 
 @asynccontextmanager
 async def _writing_to(file: TextIO) -> AsyncIterator[Write]:
-    is_cancelled = threading.Event()
-
     async def write(text: str) -> None:
         if is_pipe(file):
             # Write on a thread: the pipe may stay full until this event loop reads from it.
-            await run_in_thread(lambda: _write_to_pipe(file, text, is_cancelled))
+            is_cancelled = threading.Event()
+            await finish_in_thread(lambda: _write_to_pipe(file, text, is_cancelled), is_cancelled.set)
         else:
             file.write(text)
 
-    try:
-        yield write
-    finally:
-        is_cancelled.set()
+    yield write
 
 
 def _write_to_pipe(pipe: TextIO, text: str, is_cancelled: threading.Event) -> None:
@@ -88,8 +84,9 @@ def _write_to_pipe(pipe: TextIO, text: str, is_cancelled: threading.Event) -> No
     poll.register(pipe, select.POLLOUT)
     size = select.PIPE_BUF // _MAX_CHARACTER_BYTES
     for start in range(0, len(text), size):
-        while not poll.poll(POLL_INTERVAL * 1000):
-            if is_cancelled.is_set():
-                return
+        while not is_cancelled.is_set() and not poll.poll(POLL_INTERVAL * 1000):
+            pass
+        if is_cancelled.is_set():
+            return
         pipe.write(text[start : start + size])
         pipe.flush()

@@ -254,6 +254,27 @@ async def test_an_export_to_a_pipe_can_be_cancelled(session: AsyncSession, tmp_p
                 await asyncio.to_thread(thread.join, PATIENCE)
 
 
+async def test_a_cancelled_export_writes_nothing_more_to_an_open_pipe(session: AsyncSession) -> None:
+    await create_pets(session, (PetCreate(name="Rex", notes="x" * 5000) for _ in range(1000)))
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "w", encoding="utf-8", newline="") as writer:
+        content: list[bytes] = []
+        thread = threading.Thread(target=lambda: content.extend(iter(lambda: os.read(reader.fileno(), 4096), b"")))
+        thread.start()
+        task = asyncio.create_task(export_pets(session, writer))
+        assert await becomes_true(lambda: len(content) > 20, within=PATIENCE)
+
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        writer.write("the caller's own")
+        writer.close()
+        await asyncio.to_thread(thread.join, PATIENCE)
+
+    assert b"".join(content).endswith(b"the caller's own")
+    assert len(b"".join(content)) < 5_000_000
+
+
 async def test_a_pipe_whose_reader_goes_away_is_the_callers_error(session: AsyncSession, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)

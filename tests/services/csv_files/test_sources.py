@@ -187,6 +187,42 @@ async def test_an_import_of_a_pipe_can_be_cancelled_and_the_pipe_closed(
     assert await count_pets(session) == 0
 
 
+@pytest.mark.parametrize("has_ended", [False, True])
+async def test_a_cancelled_import_reads_nothing_more_from_a_pipe(
+    session: AsyncSession, pipe: tuple[TextIO, BinaryIO], has_ended: bool
+) -> None:
+    reader, writer = pipe
+    has_begun, has_read_on = threading.Event(), threading.Event()
+
+    class Slow(io.TextIOWrapper):
+        def read(self, size: int | None = -1, /) -> str:
+            text = super().read(size)
+            if size and has_begun.is_set():
+                has_read_on.set()
+            if size:
+                has_begun.set()
+                released.wait(PATIENCE)
+            return text
+
+    released = threading.Event()
+    slow = Slow(os.fdopen(os.dup(reader.fileno()), "rb"), encoding="utf-8", newline="")
+    writer.write(b"name\n" + b"Rex\n" * 10_000)
+    if has_ended:
+        writer.close()
+    task = asyncio.create_task(import_pets(session, slow))
+    assert await asyncio.to_thread(has_begun.wait, PATIENCE)
+
+    task.cancel()
+    await asyncio.sleep(0.01)
+    assert not task.done()
+    released.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    slow.close()
+
+    assert not has_read_on.is_set()
+
+
 async def test_a_pipe_that_was_read_already_says_that_it_can_be_read_only_once(
     session: AsyncSession, pipe: tuple[TextIO, BinaryIO]
 ) -> None:
