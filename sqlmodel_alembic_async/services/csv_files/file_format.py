@@ -66,10 +66,8 @@ class CSVFile:
         except csv.Error as error:
             reason = f"is not valid CSV ({error}): correct the line, the rest of the file was not read"
             raise _rejected(line, reason) from None
-        except UnicodeDecodeError:
-            # Text is decoded in large parts, so that the exact line is not known.
-            reason = "this line or a later one is not UTF-8: pass the file opened with its own encoding"
-            raise _rejected(line, reason) from None
+        except (UnicodeDecodeError, EOFError) as error:
+            raise unreadable(line, error) from None
 
     def _read_header(self, known: set[str]) -> tuple[str, list[str]]:
         candidates = []
@@ -111,6 +109,14 @@ def _fields(header: Sequence[str], columns: Mapping[str, str | None]) -> list[st
     if report.rejections:
         raise ImportRejectedError(report)
     return fields
+
+
+def unreadable(line: int, error: UnicodeDecodeError | EOFError) -> ImportRejectedError:
+    """Return the rejection of a file that cannot be decoded, or decompressed, from this line on."""
+    # The file is read in large parts, so that the exact line is not known.
+    if isinstance(error, EOFError):
+        return _rejected(line, "the compressed file ends too early, in this line or a later one: copy the file again")
+    return _rejected(line, "this line or a later one is not UTF-8: pass the file opened with its own encoding")
 
 
 def _rejected(line: int, reason: str) -> ImportRejectedError:

@@ -1,5 +1,6 @@
 """The sources of an import: a path, an open text file, or a stream that can be read only once."""
 
+import io
 import os
 import select
 import stat
@@ -8,8 +9,9 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from tempfile import TemporaryFile
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
+from .file_format import unreadable
 from .key_index import temporary_storage_errors
 from .threads import finish_in_thread, run_in_thread
 
@@ -27,9 +29,13 @@ async def open_source(source: TextSource) -> AsyncIterator[TextIO]:
         with _open_path(source) as file:
             async with open_source(file) as text:
                 yield text
-    elif not isinstance(source.read(0), str):
-        raise TypeError("the source must be a path or a file opened in text mode, not in binary mode")
-    elif (start := _position_of(source)) is None:
+        return
+    read: Any = getattr(source, "read", None)
+    if not callable(read) or not isinstance(read(0), str):
+        raise TypeError(f"the source must be a path or a file opened in text mode, not {type(source).__name__}")
+    if source.isatty():
+        raise ValueError("the source is a terminal, and waiting for it cannot be cancelled: pass a file or a pipe")
+    if (start := _position_of(source)) is None:
         async with _temporary_copy(source) as text:
             yield text
     else:
@@ -54,8 +60,10 @@ NONBLOCKING_OPENER = _open_nonblocking if hasattr(os, "O_NONBLOCK") else None
 
 
 def _position_of(file: TextIO) -> int | None:
-    """Return the position in a file; None for a pipe, and for a file that a `for` loop has begun to read."""
+    """Return the position in a file; None for a stream, and for a file that a `for` loop has begun to read."""
     try:
+        with suppress(AttributeError, io.UnsupportedOperation):  # It has no descriptor.
+            os.lseek(file.fileno(), 0, os.SEEK_CUR)  # A compressed file says that it can seek, even in a pipe.
         position = file.tell()
         file.seek(position)
     except OSError:
@@ -70,7 +78,7 @@ async def _temporary_copy(source: TextIO) -> AsyncIterator[TextIO]:
     with temporary_storage_errors():
         copy = _temporary_file()
     try:
-        if is_pipe(source):
+        if is_pollable(source):
             await finish_in_thread(lambda: _copy(source, copy, is_cancelled), is_cancelled.set)
         else:  # Its read() may block for ever.
             await run_in_thread(lambda: _copy(source, copy, is_cancelled))
@@ -88,25 +96,31 @@ def _temporary_file() -> TextIO:
 
 
 def _copy(source: TextIO, copy: TextIO, is_cancelled: threading.Event) -> None:
-    for text in _read_parts(source, is_cancelled):
-        with temporary_storage_errors():
-            copy.write(text)
+    line = 1
+    try:
+        for text in _read_parts(source, is_cancelled):
+            with temporary_storage_errors():
+                copy.write(text)
+            line += text.count("\n")
+    except (UnicodeDecodeError, EOFError) as error:
+        raise unreadable(line, error) from None
 
 
 def _read_parts(source: TextIO, is_cancelled: threading.Event) -> Iterator[str]:
-    """Yield the text of a source; never block in the read() of a pipe, because its owner could not close it then."""
-    if is_pipe(source):
+    """Yield the text of a source; never block in read() if it can be polled: its owner could not close it then."""
+    if is_pollable(source):
         from fcntl import ioctl  # Not every system has it.
         from termios import FIONREAD
 
         poll = select.poll()
-        poll.register(source, select.POLLIN)
+        # A socket whose other end only stops sending does not hang up.
+        poll.register(source, select.POLLIN | getattr(select, "POLLRDHUP", 0))
         has_ended = False
         while not has_ended:
             if is_cancelled.is_set():
                 return
             for _, events in poll.poll(POLL_INTERVAL * 1000):
-                has_ended = bool(events & select.POLLHUP)
+                has_ended = events != select.POLLIN
                 ready = int.from_bytes(ioctl(source, FIONREAD, bytes(4)), sys.byteorder)
                 if ready >= _MAX_CHARACTER_BYTES:
                     yield source.read(ready // _MAX_CHARACTER_BYTES)
@@ -116,9 +130,11 @@ def _read_parts(source: TextIO, is_cancelled: threading.Event) -> Iterator[str]:
         yield text
 
 
-def is_pipe(file: TextIO) -> bool:
-    """Tell whether a file is a pipe, on a system that can poll it."""
+def is_pollable(file: TextIO) -> bool:
+    """Tell whether a file is a pipe or a socket that can be polled."""
     try:
-        return hasattr(select, "poll") and stat.S_ISFIFO(os.fstat(file.fileno()).st_mode)
-    except (OSError, AttributeError):  # It has no descriptor.
+        buffer: Any = file.buffer
+        mode = os.fstat(buffer.raw.fileno()).st_mode  # A compressed file has a descriptor too, but no `raw`.
+    except (OSError, AttributeError):
         return False
+    return hasattr(select, "poll") and (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode))

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TextIO
 
-from .sources import NONBLOCKING_OPENER, POLL_INTERVAL, is_pipe
+from .sources import NONBLOCKING_OPENER, POLL_INTERVAL, is_pollable
 from .threads import finish_in_thread
 
 TextTarget = str | os.PathLike[str] | TextIO
@@ -68,17 +68,17 @@ def _replacing(path: Path) -> Iterator[TextIO]:
 @asynccontextmanager
 async def _writing_to(file: TextIO) -> AsyncIterator[Write]:
     async def write(text: str) -> None:
-        if is_pipe(file):
+        if is_pollable(file):
             # Write on a thread: the pipe may stay full until this event loop reads from it.
             is_cancelled = threading.Event()
-            await finish_in_thread(lambda: _write_to_pipe(file, text, is_cancelled), is_cancelled.set)
+            await finish_in_thread(lambda: _write_polling(file, text, is_cancelled), is_cancelled.set)
         else:
             file.write(text)
 
     yield write
 
 
-def _write_to_pipe(pipe: TextIO, text: str, is_cancelled: threading.Event) -> None:
+def _write_polling(pipe: TextIO, text: str, is_cancelled: threading.Event) -> None:
     """Write without blocking in write(), because the pipe's owner could not close it then."""
     poll = select.poll()
     poll.register(pipe, select.POLLOUT)
