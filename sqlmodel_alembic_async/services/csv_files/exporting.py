@@ -37,10 +37,9 @@ async def export_pets(session: AsyncSession, target: TextTarget, **filters: Unpa
         **filters: The filters of list_pets().
 
     Raises:
-        TypeError: A filter is unknown, or the target is opened in binary mode.
+        TypeError: A filter is unknown, or the target is neither a path nor a file opened in text mode.
         ValidationError: The value of a filter is invalid, or a pending change is.
-        ValueError: The target is closed.
-        UnicodeEncodeError: The encoding of an open target lacks a character.
+        ValueError: The target is closed, or its encoding lacks a character of a row.
         OSError: The target cannot be opened or written.
         DatabaseError: The database failed, or the session is closed or used by another task.
         ConflictError: A pending change conflicts with stored rows.

@@ -61,7 +61,8 @@ async def import_pets(
         UserNotFoundError: A pending change refers to an owner who does not exist.
         InvalidValueError: A constraint of the host application refuses a value.
         ValidationError: A pending change is invalid.
-        ValueError: `placeholder_names` or `date_format` is invalid, or the source is a terminal.
+        ValueError: `placeholder_names` or `date_format` is invalid, or the source is a terminal or is being read
+            by another import.
         TypeError: The source is neither a path nor a file opened in text mode.
         OSError: The source cannot be opened or read.
         ModuleNotFoundError: `progress` is True and tqdm is not installed.

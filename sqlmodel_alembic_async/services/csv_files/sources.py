@@ -21,6 +21,8 @@ _READ_SIZE = 2**16  # Characters.
 POLL_INTERVAL = 0.05  # Seconds between two checks whether a copy was cancelled.
 _MAX_CHARACTER_BYTES = 16  # In any encoding, with a byte order mark before the character.
 
+_in_use: set[int] = set()  # The id() of each open file that an import is reading.
+
 
 @asynccontextmanager
 async def open_source(source: TextSource) -> AsyncIterator[TextIO]:
@@ -35,14 +37,20 @@ async def open_source(source: TextSource) -> AsyncIterator[TextIO]:
         raise TypeError(f"the source must be a path or a file opened in text mode, not {type(source).__name__}")
     if source.isatty():
         raise ValueError("the source is a terminal, and waiting for it cannot be cancelled: pass a file or a pipe")
-    if (start := _position_of(source)) is None:
-        async with _temporary_copy(source) as text:
-            yield text
-    else:
-        try:
-            yield source
-        finally:
-            source.seek(start)
+    if id(source) in _in_use:
+        raise ValueError("another import is reading this file: open the file once for each import")
+    _in_use.add(id(source))
+    try:
+        if (start := _position_of(source)) is None:
+            async with _temporary_copy(source) as text:
+                yield text
+        else:
+            try:
+                yield source
+            finally:
+                source.seek(start)
+    finally:
+        _in_use.remove(id(source))
 
 
 def _open_path(path: str | os.PathLike[str]) -> TextIO:

@@ -67,13 +67,22 @@ def _replacing(path: Path) -> Iterator[TextIO]:
 
 @asynccontextmanager
 async def _writing_to(file: TextIO) -> AsyncIterator[Write]:
+    try:
+        file.write("")
+    except (AttributeError, TypeError):
+        message = f"the target must be a path or a file opened in text mode, not {type(file).__name__}"
+        raise TypeError(message) from None
+
     async def write(text: str) -> None:
-        if is_pollable(file):
-            # Write on a thread: the pipe may stay full until this event loop reads from it.
-            is_cancelled = threading.Event()
-            await finish_in_thread(lambda: _write_polling(file, text, is_cancelled), is_cancelled.set)
-        else:
-            file.write(text)
+        try:
+            if is_pollable(file):
+                # Write on a thread: the pipe may stay full until this event loop reads from it.
+                is_cancelled = threading.Event()
+                await finish_in_thread(lambda: _write_polling(file, text, is_cancelled), is_cancelled.set)
+            else:
+                file.write(text)
+        except UnicodeEncodeError:  # It holds the text.
+            raise ValueError('the encoding of the target lacks a character: open it with encoding="utf-8"') from None
 
     yield write
 

@@ -296,6 +296,27 @@ async def test_a_pipe_that_can_not_be_opened_is_the_callers_error(
         await export_pets(session, tmp_path / "pipe")
 
 
+@pytest.mark.parametrize("target", [io.BytesIO(), b"pets.csv", [], None])
+async def test_a_target_that_is_no_text_file_is_refused(session: AsyncSession, target: Any) -> None:
+    with pytest.raises(TypeError, match=f"opened in text mode, not {type(target).__name__}"):
+        await export_pets(session, target)
+
+
+@pytest.mark.parametrize("is_pipe", [False, True])
+async def test_a_character_that_the_target_cannot_hold_is_told_without_the_row(
+    session: AsyncSession, tmp_path: Path, is_pipe: bool
+) -> None:
+    await create_pet(session, PetCreate(name="Łukasz"))
+    reading, writing = os.pipe()
+    with os.fdopen(reading), os.fdopen(writing, "w", encoding="latin-1") as pipe:
+        target = pipe if is_pipe else (tmp_path / "pets.csv").open("w", encoding="latin-1")
+        with target, pytest.raises(ValueError, match="lacks a character") as caught:
+            await export_pets(session, target)
+
+    assert not isinstance(caught.value, UnicodeError)
+    assert caught.value.__suppress_context__
+
+
 async def test_a_folder_that_is_missing_is_the_callers_error(session: AsyncSession, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await export_pets(session, tmp_path / "missing" / "pets.csv")

@@ -100,6 +100,16 @@ async def test_an_import_that_is_cancelled_leaves_an_open_file_where_it_was(sess
     assert file.tell() == 0
 
 
+async def test_an_open_file_is_read_by_one_import_at_a_time(session: AsyncSession) -> None:
+    file = io.StringIO(LINES)
+
+    async with open_source(file):
+        with pytest.raises(ValueError, match="another import is reading this file"):
+            await import_pets(session, file)
+
+    assert (await import_pets(session, file)).created == 2
+
+
 # Pipes.
 
 
