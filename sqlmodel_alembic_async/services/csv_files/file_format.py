@@ -115,8 +115,9 @@ def unreadable(line: int, error: UnicodeDecodeError | EOFError) -> ImportRejecte
     """Return the rejection of a file that cannot be decoded, or decompressed, from this line on."""
     # The file is read in large parts, so that the exact line is not known.
     if isinstance(error, EOFError):
-        return _rejected(line, "the compressed file ends too early, in this line or a later one: copy the file again")
-    return _rejected(line, "this line or a later one is not UTF-8: pass the file opened with its own encoding")
+        return _rejected(line, "this or a later line ends too early, as the compressed file does: copy the file again")
+    reason = "this or a later line cannot be decoded (a path is read as UTF-8): open the file with its own encoding"
+    return _rejected(line, reason)
 
 
 def _rejected(line: int, reason: str) -> ImportRejectedError:

@@ -154,7 +154,7 @@ async def test_a_transaction_that_is_not_repeated_is_told_to_try_again(db: Datab
 
         task = asyncio.create_task(work())
         assert await becomes_true(lambda: waits(db), within=PATIENCE)
-    with pytest.raises(TransactionConflictError, match="changed a row meanwhile: try again"):
+    with pytest.raises(TransactionConflictError, match="changed or deleted a row in the meantime: try again"):
         await task
 
     pet = (await pets_of(db))[0]
