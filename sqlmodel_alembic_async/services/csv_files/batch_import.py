@@ -109,7 +109,7 @@ class BatchImport:
         await mapped(lambda change: self._add_replaced_keys(model, *change), changed)
         changes = {stored["id"]: with_name_key(values) for stored, values in changed}
         await many_rows.update_each(self._session, model, changes)
-        self._updated_ids[model] |= changes.keys() & many_rows.held_ids(self._session, model)
+        self._updated_ids[model] |= many_rows.held_ids(self._session, model, changes)
 
     def _add_replaced_keys(self, model: Any, stored: dict[str, Any], values: dict[str, Any]) -> None:
         for name in _KEYS[model]:

@@ -17,7 +17,7 @@ from ...driver_errors import cause_of
 from ...errors import StorageError
 from ...models import UserUpdate
 from ..statements.chunks import BATCH_SIZE
-from .threads import finish_in_thread
+from ..statements.threads import finish_in_thread
 
 _TABLES = """
     CREATE TABLE pet_key (key TEXT, line INT);

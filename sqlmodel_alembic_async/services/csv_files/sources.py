@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager, suppress
 from tempfile import TemporaryFile
 from typing import Any, TextIO, cast
 
+from ..statements.threads import finish_in_thread, run_in_thread
 from .file_format import unreadable
 from .key_index import temporary_storage_errors
-from .threads import finish_in_thread, run_in_thread
 
 TextSource = str | os.PathLike[str] | TextIO
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TextIO
 
+from ..statements.threads import finish_in_thread
 from .sources import NONBLOCKING_OPENER, POLL_INTERVAL, is_pollable
-from .threads import finish_in_thread
 
 TextTarget = str | os.PathLike[str] | TextIO
 Write = Callable[[str], Awaitable[object]]

@@ -27,7 +27,7 @@ from sqlmodel_alembic_async import (
     list_pets,
 )
 from sqlmodel_alembic_async.services.csv_files.sources import open_source
-from sqlmodel_alembic_async.services.csv_files.threads import run_in_thread
+from sqlmodel_alembic_async.services.statements.threads import run_in_thread
 
 from .imports import counts, rows
 

@@ -15,9 +15,11 @@ from sqlmodel_alembic_async import (
     Database,
     Pet,
     PetCreate,
+    SimilarExistsError,
     User,
     UserCreate,
     create_pets,
+    create_user,
     create_users,
     export_pets,
     find_duplicate_pets,
@@ -27,7 +29,7 @@ from sqlmodel_alembic_async import (
     stream_pets,
     stream_users,
 )
-from sqlmodel_alembic_async.services.csv_files import batch_import, exporting, owner_matching, pet_matching
+from sqlmodel_alembic_async.services.csv_files import batch_import, exporting, file_format, owner_matching, pet_matching
 from sqlmodel_alembic_async.services.csv_files.cell_parsing import CellReader
 from sqlmodel_alembic_async.services.csv_files.key_index import KeyIndex
 from sqlmodel_alembic_async.services.duplicates import search
@@ -63,6 +65,9 @@ class Turns:
         for (what, _), number in self._noted.items():
             most[what] = max(number, most.get(what, 0))
         return most
+
+    def total(self, what: str) -> int:
+        return sum(number for (noted, _), number in self._noted.items() if noted == what)
 
     @asynccontextmanager
     async def counted(self) -> AsyncIterator[None]:
@@ -158,6 +163,43 @@ async def test_streams_exports_and_long_pages_are_made_in_slices(session: AsyncS
             assert await export_pets(session, io.StringIO()) == NUMBER
 
     assert (turns.most["load"], turns.most["_cells"]) == (chunks.SLICE, chunks.SLICE)
+
+
+async def test_similar_rows_are_looked_for_in_slices_and_only_they_are_loaded(
+    session: AsyncSession, turns: Turns
+) -> None:
+    await create_users(session, (UserCreate(name="Walk-in", phone=f"030 {1_000_000 + n}") for n in range(NUMBER)))
+
+    with loads_noted(turns):
+        async with turns.counted():
+            with pytest.raises(SimilarExistsError) as caught:
+                await create_user(session, UserCreate(name="walk-in", phone="030 1000007"), on_similar="error")
+
+    assert len(caught.value.candidates) == 1
+    assert turns.total("load") == 1
+    assert turns.most["keys_of"] == chunks.SLICE
+
+
+async def test_an_import_does_not_look_through_all_rows_that_a_session_holds(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await create_pets(session, (PetCreate(name=f"p{n}", external_ref=f"p{n}") for n in range(5)))
+    held = [pet async for pet in stream_pets(session)]
+    identity_map = type(session.sync_session.identity_map)
+    lists = Counter[str]()
+
+    def values(held_rows: Any) -> Any:
+        lists["made"] += 1
+        return original(held_rows)
+
+    original = identity_map.values
+    monkeypatch.setattr(identity_map, "values", values)
+    monkeypatch.setattr(file_format, "BATCH_SIZE", 1)
+
+    await import_pets(session, io.StringIO("external_ref,color\n" + "".join(f"p{n},brown\n" for n in range(5))))
+
+    assert {pet.color for pet in held} == {"brown"}
+    assert lists["made"] <= 2  # However many batches there are.
 
 
 def test_the_parameters_of_a_wide_statement_are_made_in_portions() -> None:
