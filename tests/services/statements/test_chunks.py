@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -200,6 +201,30 @@ async def test_an_import_does_not_look_through_all_rows_that_a_session_holds(
 
     assert {pet.color for pet in held} == {"brown"}
     assert lists["made"] <= 2  # However many batches there are.
+
+
+async def test_work_that_takes_long_is_done_in_smaller_slices(turns: Turns) -> None:
+    async with turns.counted():
+        assert len(await chunks.mapped(turns.noting("work", lambda item: time.sleep(0.006)), range(20))) == 20
+
+    assert turns.most["work"] <= 3
+
+
+async def test_rows_with_long_notes_are_exported_in_smaller_texts(session: AsyncSession, turns: Turns) -> None:
+    await create_pets(session, (PetCreate(name="Rex", notes="x" * 10_000) for _ in range(200)))
+    sizes = []
+
+    class File(io.StringIO):
+        def write(self, text: str, /) -> int:
+            turns.note("write")
+            sizes.append(len(text))
+            return super().write(text)
+
+    async with turns.counted():
+        assert await export_pets(session, File()) == 200
+
+    assert max(sizes) < 300_000
+    assert turns.most["write"] <= 3
 
 
 def test_the_parameters_of_a_wide_statement_are_made_in_portions() -> None:
