@@ -25,7 +25,7 @@ class CellReader:
 
     def __init__(
         self,
-        fields: Sequence[str | None],
+        fields: Sequence[str],
         *,
         date_format: str | None,
         placeholder_names: PlaceholderNames,
@@ -49,7 +49,6 @@ class CellReader:
         columns = [
             (index, field, field.startswith(OWNER), field.removeprefix(OWNER), parsers.get(field))
             for index, field in enumerate(fields)
-            if field
         ]
         # birth_date comes last: to accept a year alone, it needs birth_date_estimated.
         self._columns = sorted(columns, key=lambda column: column[1] == "birth_date")
