@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from typing import Any, Literal
+from unicodedata import normalize
 
 from .file_format import OWNER
 from .placeholders import FIELDS_WITH_PLACEHOLDERS, MARK, is_placeholder, unescaped
@@ -62,6 +63,8 @@ class CellReader:
             text = cells[index].strip()
             if not text:
                 continue
+            if not text.isascii():
+                text = normalize("NFC", text)  # As fields do, so that equal values are equal before they are validated.
             if text[0] == MARK and (bare := unescaped(field, text)) != text:
                 text = bare
                 if field in FIELDS_WITH_PLACEHOLDERS:

@@ -189,6 +189,17 @@ async def test_a_rejected_row_changes_no_owner_and_rejects_no_other_row(
     assert [(user.name, user.city, user.phone) for user in await users_of(session)] == [("Ada", None, None)]
 
 
+@pytest.mark.usefixtures("batch")
+@pytest.mark.parametrize("email", ["", "zoe@example.com"])
+async def test_an_owner_is_one_however_the_characters_are_composed(session: AsyncSession, email: str) -> None:
+    report = await import_pets(
+        session, rows("name,owner_name,owner_email", f"Max,Zo\u00eb,{email}", f"Rex,Zoe\u0308,{email}")
+    )
+
+    assert counts(report) == (2, 0, 0, 0)
+    assert [user.name for user in await users_of(session)] == ["Zo\u00eb"]
+
+
 async def test_what_the_rows_say_together_finds_the_stored_owner(session: AsyncSession) -> None:
     await create_user(session, UserCreate(name="Ada", external_ref="u1"))
 
