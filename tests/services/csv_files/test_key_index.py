@@ -34,7 +34,7 @@ async def test_keys_are_sorted_beside_the_event_loop_until_that_is_cancelled(
             await task
 
 
-@pytest.mark.parametrize("pages", [5, 9, 18])
+@pytest.mark.parametrize("pages", [5, 20, 34])
 async def test_a_key_index_that_is_full_is_told_and_nothing_is_written(
     session: AsyncSession, monkeypatch: pytest.MonkeyPatch, pages: int
 ) -> None:
