@@ -35,6 +35,9 @@ _PLAIN_EMAIL = re.compile(
 )
 _LOCAL_LENGTH = 64
 _SPECIAL_DOMAINS = {"arpa", "invalid", "local", "localhost", "onion", "test"}  # RFC 6761, RFC 7686, RFC 6762
+# The categories Cc, Zl, Zp and Cs; notes may have tabs and line breaks.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_CONTROLS_IN_NOTES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _ISO_CHIP = re.compile(r"[0-9]{15}")
 _LEGACY_CHIP = re.compile(r"[0-9]{9}|[0-9A-Z]{10}")
@@ -53,13 +56,11 @@ def name_key(name: str) -> str:
     return fold(name)[:NAME_KEY_LENGTH]
 
 
-def _clean(text: str, limit: int, *, allowed_controls: str = "") -> str:
+def _clean(text: str, limit: int, *, forbidden: re.Pattern[str] = _CONTROLS) -> str:
     text = unicodedata.normalize("NFC", text).strip()
     if not text.isprintable():
-        for character in text:
-            category = unicodedata.category(character)
-            if category == "Cs" or (category in ("Cc", "Zl", "Zp") and character not in allowed_controls):
-                raise ValueError("must not contain control characters or lone surrogates")
+        if forbidden.search(text):
+            raise ValueError("must not contain control characters or lone surrogates")
         if not any(map(_is_visible, text)):
             text = ""
     if len(text) > limit:
@@ -87,7 +88,7 @@ def _name(text: str) -> str:
 
 
 def _notes(text: str) -> str | None:
-    return _clean(text, NOTES_LENGTH, allowed_controls="\t\n\r") or None
+    return _clean(text, NOTES_LENGTH, forbidden=_CONTROLS_IN_NOTES) or None
 
 
 def _search(text: str) -> str:

@@ -1,5 +1,7 @@
 """What a single field may hold."""
 
+import sys
+import unicodedata
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from typing import Any
 
@@ -280,3 +282,27 @@ def test_an_address_in_a_domain_that_is_no_hosts_is_refused(top: str) -> None:
 
 def test_today_is_not_in_the_future() -> None:
     assert read(fields.PastDate, date.today()) == date.today()
+
+
+def test_exactly_controls_separators_and_surrogates_are_forbidden() -> None:
+    characters = [chr(code) for code in range(sys.maxunicode + 1)]
+    forbidden = {character for character in characters if unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs")}
+
+    assert {character for character in characters if fields._CONTROLS.search(character)} == forbidden
+    in_notes = {character for character in characters if fields._CONTROLS_IN_NOTES.search(character)}
+    assert in_notes == forbidden - set("\t\n\r")
+
+
+def test_long_notes_are_not_checked_character_by_character(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up = 0
+
+    def category(character: str) -> str:
+        nonlocal looked_up
+        looked_up += 1
+        return original(character)
+
+    original = unicodedata.category
+    monkeypatch.setattr(unicodedata, "category", category)
+
+    assert read(fields.Notes, "All is well.\n" * 50_000) is not None
+    assert looked_up < 10

@@ -1,16 +1,18 @@
 """Import the rows of a file batch by batch: find stored pets and owners, then insert and update."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from ...errors import AlreadyExistsError, UserNotFoundError
+from ...errors import AlreadyExistsError, TransactionConflictError, UserNotFoundError
 from ...import_report import Outcome
 from ...models import Pet, User
 from ..statements import key_lookup, many_rows
 from ..statements.chunks import mapped
 from ..statements.column_values import stamped, with_name_key
+from ..statements.execution import dialect_of
 from .file_format import OWNER
 from .file_rows import PET_KEYS, ImportedFile, ImportedOwner, ImportedRow
 from .key_index import OWNER_KEYS
@@ -30,7 +32,6 @@ class BatchImport:
         self._session = session
         self._file = file
         self._updated_ids: dict[Any, set[int]] = {User: set(), Pet: set()}  # Of rows that the session holds.
-        self._batch_values: dict[Any, Collection[dict[str, Any]]] = {}  # The values of the last batch, written or not.
 
     async def import_rows(self, rows: list[ImportedRow]) -> None:
         """Write the rows that are not rejected."""
@@ -46,16 +47,20 @@ class BatchImport:
         for model, ids in self._updated_ids.items():
             await many_rows.refresh(self._session, model, ids)
 
-    async def is_conflict(self, error: AlreadyExistsError | UserNotFoundError) -> bool:
-        """Tell, after the rollback, whether another transaction added a key or deleted an owner."""
-        if isinstance(error, UserNotFoundError):
-            return bool(self._batch_values)
-        for model, rows in self._batch_values.items():
-            names = [name for name in _KEYS[model] if name == error.field]
-            keys = [(name, row[name]) for row in rows for name in names if row.get(name) is not None]
-            if keys and await key_lookup.is_any_stored(self._session, model, keys):
-                return True
-        return False
+    @asynccontextmanager
+    async def _writing(self, model: Any) -> AsyncIterator[None]:
+        """Raise TransactionConflictError if another transaction added a key or deleted an owner since the lookups."""
+        try:
+            yield
+        except (AlreadyExistsError, UserNotFoundError) as error:
+            # No stored row had the keys, and no two rows of the file share one. SQLite has one writer at a time.
+            is_host_rule = isinstance(error, AlreadyExistsError) and (
+                error.field not in _KEYS[model] or dialect_of(self._session, model).name == "sqlite"
+            )
+            if is_host_rule:
+                raise
+            message = "another transaction added a key or deleted an owner during the import: try again"
+            raise TransactionConflictError(message) from error.__cause__
 
     async def _write_owners(self, owners: Iterable[ImportedOwner]) -> None:
         new, changed = [], []
@@ -65,10 +70,10 @@ class BatchImport:
             elif owner.values and owner.stored is not None:
                 changed.append((owner.stored, owner.values))
         new_values = await mapped(lambda owner: stamped(owner.values), new)
-        self._batch_values = {User: [*new_values, *(values for _, values in changed)]}
-        ids = await many_rows.insert_returning_ids(self._session, User, new_values)
-        await mapped(self._set_owner_id, zip(new, ids, strict=True))
-        await self._update(User, changed)
+        async with self._writing(User):
+            ids = await many_rows.insert_returning_ids(self._session, User, new_values)
+            await mapped(self._set_owner_id, zip(new, ids, strict=True))
+            await self._update(User, changed)
 
     def _set_owner_id(self, inserted: tuple[ImportedOwner, int]) -> None:
         owner, user_id = inserted
@@ -77,10 +82,11 @@ class BatchImport:
             self._file.key_index.add_keyless_owner(owner.keyless_text, user_id)
 
     async def _write_pets(self, rows: list[ImportedRow]) -> None:
-        written = self._batch_values[Pet] = await mapped(self._pet_values, rows)
+        written = await mapped(self._pet_values, rows)
         changes = [(row.stored, values) for row, values in zip(rows, written, strict=True) if values]
-        await many_rows.insert_all(self._session, Pet, [values for stored, values in changes if stored is None])
-        await self._update(Pet, [(stored, values) for stored, values in changes if stored is not None])
+        async with self._writing(Pet):
+            await many_rows.insert_all(self._session, Pet, [values for stored, values in changes if stored is None])
+            await self._update(Pet, [(stored, values) for stored, values in changes if stored is not None])
 
     def _pet_values(self, row: ImportedRow) -> dict[str, Any]:
         """Return the columns of a new pet, or the changed columns of a stored one, and count the row's outcome."""
@@ -103,7 +109,7 @@ class BatchImport:
         await mapped(lambda change: self._add_replaced_keys(model, *change), changed)
         changes = {stored["id"]: with_name_key(values) for stored, values in changed}
         await many_rows.update_each(self._session, model, changes)
-        self._updated_ids[model] |= changes.keys() & many_rows.held_ids(self._session, model)
+        self._updated_ids[model] |= many_rows.held_ids(self._session, model, changes)
 
     def _add_replaced_keys(self, model: Any, stored: dict[str, Any], values: dict[str, Any]) -> None:
         for name in _KEYS[model]:

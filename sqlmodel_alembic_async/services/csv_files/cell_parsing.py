@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from typing import Any, Literal
+from unicodedata import normalize
 
 from .file_format import OWNER
 from .placeholders import FIELDS_WITH_PLACEHOLDERS, MARK, is_placeholder, unescaped
@@ -25,7 +26,7 @@ class CellReader:
 
     def __init__(
         self,
-        fields: Sequence[str | None],
+        fields: Sequence[str],
         *,
         date_format: str | None,
         placeholder_names: PlaceholderNames,
@@ -49,7 +50,6 @@ class CellReader:
         columns = [
             (index, field, field.startswith(OWNER), field.removeprefix(OWNER), parsers.get(field))
             for index, field in enumerate(fields)
-            if field
         ]
         # birth_date comes last: to accept a year alone, it needs birth_date_estimated.
         self._columns = sorted(columns, key=lambda column: column[1] == "birth_date")
@@ -63,6 +63,8 @@ class CellReader:
             text = cells[index].strip()
             if not text:
                 continue
+            if not text.isascii():
+                text = normalize("NFC", text)  # As fields do, so that equal values are equal before they are validated.
             if text[0] == MARK and (bare := unescaped(field, text)) != text:
                 text = bare
                 if field in FIELDS_WITH_PLACEHOLDERS:

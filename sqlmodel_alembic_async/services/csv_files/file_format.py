@@ -8,6 +8,7 @@ from itertools import chain, islice
 from typing import TextIO
 
 from ...errors import ImportRejectedError
+from ...fields import NOTES_LENGTH
 from ...import_report import ImportReport
 from ...models import PetCreate, UserCreate
 from ..statements.chunks import BATCH_SIZE
@@ -17,43 +18,60 @@ PET_FIELDS = tuple(name for name in PetCreate.model_fields if name != "owner_id"
 OWNER_FIELDS = tuple(UserCreate.model_fields)
 COLUMNS = (*PET_FIELDS, *(OWNER + name for name in OWNER_FIELDS))
 
-NumberedRow = tuple[int, list[str]]  # The number of the line on which a row begins, and its cells.
+# The number of the line on which a row begins, the number of its cells, and those of the columns to import.
+NumberedRow = tuple[int, int, list[str]]
 
 _DELIMITERS = ",;\t"
-_FIELD_SIZE_LIMIT = 2**31 - 1  # The limit of the csv module is too small for the notes of a pet.
+_BATCH_CHARACTERS = 1_000_000  # At most so many begin a further row of a batch; cells count as one each.
+_MAX_CELL_LENGTH = 4 * NOTES_LENGTH  # Blanks and combining characters may make a cell longer than its value.
 _NO_HEADER = "no header: the line is blank, the file is empty, or was read to its end (a pipe can be read only once)"
 
 
 class CSVFile:
-    """A file whose header has been read; `fields` has None for a column to ignore."""
+    """A file whose header has been read; `fields` leaves out columns to ignore, `width` counts them, too."""
 
     def __init__(self, file: TextIO, columns: Mapping[str, str | None]) -> None:
         self._file = file
         self._start = file.tell()
-        self._delimiter, self.header = self._read_header({*COLUMNS, *columns})
-        self.fields = _fields(self.header, columns)
-        self._indexes = {field: index for index, field in enumerate(self.fields)}
+        self._delimiter, header = self._read_header({*COLUMNS, *columns})
+        self.width = len(header)
+        used = [(index, field) for index, field in enumerate(_fields(header, columns)) if field]
+        self.fields = [field for _, field in used]
+        self._columns = [index for index, _ in used]
+        self._headers = {field: (header[index], place) for place, (index, field) in enumerate(used)}
 
     def batches(self) -> Iterator[list[NumberedRow]]:
         """Yield all rows that are not blank, in batches; each call starts at the first row."""
-        rows = self._rows()
-        skipped = 1  # The header.
+        rows = islice(self._rows(), 1, None)
         while True:
             with _raised_field_limit:
-                batch = list(islice(rows, skipped, skipped + BATCH_SIZE))
-            skipped = 0
-            if not batch:
+                batch, has_ended = self._read_batch(rows)
+            if batch:
+                yield batch
+            if has_ended:
                 return
-            yield [(line, cells) for line, cells in batch if any(map(str.strip, cells))]
+
+    def _read_batch(self, rows: Iterator[tuple[int, list[str]]]) -> tuple[list[NumberedRow], bool]:
+        batch: list[NumberedRow] = []
+        size = 0
+        for number, (line, cells) in enumerate(rows, 1):
+            if any(map(str.strip, cells)):
+                width = len(cells)
+                size += width + sum(map(len, cells))
+                kept = [cells[index] for index in self._columns] if width == self.width else []
+                batch.append((line, width, kept))
+            if number >= BATCH_SIZE or size >= _BATCH_CHARACTERS:
+                return batch, False
+        return batch, True
 
     def cell(self, cells: Sequence[str], field: str | None) -> tuple[str | None, str | None]:
         """Return the header of a field, and its text in a row."""
-        if field is None or field not in self._indexes:
+        if field is None or field not in self._headers:
             return field, None
-        index = self._indexes[field]
-        return self.header[index], cells[index]
+        header, place = self._headers[field]
+        return header, cells[place]
 
-    def _rows(self) -> Iterator[NumberedRow]:
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
         self._file.seek(self._start)
         line = 1
         try:
@@ -64,14 +82,13 @@ class CSVFile:
                 yield line, cells
                 line = reader.line_num + 1
         except csv.Error as error:
-            reason = f"is not valid CSV ({error}): correct the line, the rest of the file was not read"
+            if "field limit" in str(error):
+                reason = f"a cell is longer than {_MAX_CELL_LENGTH:,} characters: add the quote that is missing"
+            else:
+                reason = f"is not valid CSV ({error}): correct the line, the rest of the file was not read"
             raise _rejected(line, reason) from None
-        except UnicodeDecodeError:
-            # Text is decoded in large parts, so that the exact line is not known.
-            reason = (
-                "this or a later line cannot be decoded (a path is read as UTF-8): open the file with its own encoding"
-            )
-            raise _rejected(line, reason) from None
+        except (UnicodeDecodeError, EOFError) as error:
+            raise unreadable(line, error) from None
 
     def _read_header(self, known: set[str]) -> tuple[str, list[str]]:
         candidates = []
@@ -115,6 +132,15 @@ def _fields(header: Sequence[str], columns: Mapping[str, str | None]) -> list[st
     return fields
 
 
+def unreadable(line: int, error: UnicodeDecodeError | EOFError) -> ImportRejectedError:
+    """Return the rejection of a file that cannot be decoded, or decompressed, from this line on."""
+    # The file is read in large parts, so that the exact line is not known.
+    if isinstance(error, EOFError):
+        return _rejected(line, "this or a later line ends too early, as the compressed file does: copy the file again")
+    reason = "this or a later line cannot be decoded (a path is read as UTF-8): open the file with its own encoding"
+    return _rejected(line, reason)
+
+
 def _rejected(line: int, reason: str) -> ImportRejectedError:
     report = ImportReport()
     report.reject(line, None, None, reason)
@@ -132,7 +158,7 @@ class _FieldLimit:
     def __enter__(self) -> None:
         with self._lock:
             if not self._readers:
-                self._previous_limit = csv.field_size_limit(_FIELD_SIZE_LIMIT)
+                self._previous_limit = csv.field_size_limit(_MAX_CELL_LENGTH)
             self._readers += 1
 
     def __exit__(self, *error: object) -> None:

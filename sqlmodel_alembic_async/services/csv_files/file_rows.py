@@ -114,15 +114,17 @@ class ImportedFile:
         row.rejected_fields = (*row.rejected_fields, name)
 
     def _index_row(self, numbered: NumberedRow) -> None:
-        line, cells = numbered
-        if len(cells) == len(self._file.header):
-            pet, owner, _ = self._cell_reader.read(cells)
+        line, width, cells = numbered
+        if width == self._file.width:
+            pet, owner, bad_cells = self._cell_reader.read(cells)
+            if bad_cells:
+                owner = {}  # The row will be rejected, and must not add values to the other rows of its owner.
             self.key_index.add_row(line, _keys(pet, PET_KEYS), _keys(owner, OWNER_KEYS), owner)
 
     def _read_row(self, numbered: NumberedRow) -> ImportedRow | None:
-        line, cells = numbered
-        if len(cells) != len(self._file.header):
-            reason = f"has {len(cells)} cells instead of {len(self._file.header)}: add or remove cells"
+        line, width, cells = numbered
+        if width != self._file.width:
+            reason = f"has {width} cells instead of {self._file.width}: add or remove cells"
             self.report.reject(line, None, None, reason)
             self.report.rejected += 1
             return None

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from ...errors import AlreadyExistsError, ImportRejectedError, TransactionConflictError, UserNotFoundError
+from ...errors import ImportRejectedError
 from ...import_report import ImportReport
 from ..statements.savepoints import savepoint
 from .batch_import import BatchImport
@@ -13,6 +13,7 @@ from .cell_parsing import CellReader, PlaceholderNames
 from .file_format import CSVFile
 from .file_rows import ImportedFile
 from .key_index import KeyIndex
+from .owner_matching import find_keyless_owners
 from .sources import TextSource, open_source
 
 Progress = bool | Callable[[int], object] | None
@@ -60,9 +61,10 @@ async def import_pets(
         UserNotFoundError: A pending change refers to an owner who does not exist.
         InvalidValueError: A constraint of the host application refuses a value.
         ValidationError: A pending change is invalid.
-        ValueError: `placeholder_names` or `date_format` is invalid, or the source is closed.
-        UnicodeDecodeError: A stream that can be read only once is not in its encoding.
-        TypeError: The source is opened in binary mode, or `progress` is neither a bool nor a function.
+        ValueError: `placeholder_names` or `date_format` is invalid, or the source is closed, is a terminal, or is
+            being read by another import.
+        TypeError: The source is neither a path nor a file opened in text mode, or `progress` is neither a bool nor a
+            function.
         OSError: The source cannot be opened or read.
         ModuleNotFoundError: `progress` is True and tqdm is not installed.
 
@@ -83,20 +85,15 @@ async def _import(
     work = BatchImport(session, file)
     await file.build_key_index(count_rows=progress is True)
     with _progress_callback(progress, file.key_index.row_count) as show_progress:
-        try:
-            async with savepoint(session) as transaction:
-                for batch in file.batches():
-                    await work.import_rows(await file.read(batch))
-                    show_progress(file.report.rows)
-                if file.report.rejected and not keep_going:
-                    raise ImportRejectedError(file.report)
-                if dry_run:
-                    await transaction.rollback()
-        except (AlreadyExistsError, UserNotFoundError) as error:
-            if await work.is_conflict(error):
-                message = "another transaction added a key or deleted an owner during the import: try again"
-                raise TransactionConflictError(message) from error.__cause__
-            raise
+        async with savepoint(session) as transaction:
+            await find_keyless_owners(session, file)
+            for batch in file.batches():
+                await work.import_rows(await file.read(batch))
+                show_progress(file.report.rows)
+            if file.report.rejected and not keep_going:
+                raise ImportRejectedError(file.report)
+            if dry_run:
+                await transaction.rollback()
     if not dry_run:
         await work.refresh_session()
     file.report.dry_run = dry_run

@@ -3,33 +3,46 @@
 Memory does not grow with the number of rows.
 """
 
-import asyncio
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from typing import Self
+
+from pydantic import ValidationError
 
 from ...driver_errors import cause_of
 from ...errors import StorageError
-from .threads import run_in_thread
+from ...models import UserUpdate
+from ..statements.chunks import BATCH_SIZE
+from ..statements.threads import finish_in_thread
 
 _TABLES = """
     CREATE TABLE pet_key (key TEXT, line INT);
     CREATE TABLE owner_key (key TEXT, owner TEXT, line INT, PRIMARY KEY (key, owner)) WITHOUT ROWID;
+    CREATE TABLE repeated_pet_key (key TEXT, line INT, PRIMARY KEY (key, line)) WITHOUT ROWID;
+    CREATE TABLE merged_owner (key TEXT PRIMARY KEY, owner TEXT, contradiction TEXT) WITHOUT ROWID;
+    CREATE TABLE keyless_row (owner TEXT, line INT, name TEXT, value TEXT);
+    CREATE TABLE keyless_owner_pet (owner TEXT, name TEXT, value TEXT);
     CREATE TABLE keyless_owner (owner TEXT PRIMARY KEY, id INT) WITHOUT ROWID;
     CREATE TABLE matched_pet (pet_id INTEGER PRIMARY KEY, line INT);
     CREATE TABLE matched_owner (owner_id INTEGER PRIMARY KEY, owner TEXT);
     CREATE TABLE replaced_key (key TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
-_REPEATED_PET_KEYS = """
-    SELECT key, line FROM pet_key
-    WHERE key IN (SELECT key FROM pet_key GROUP BY key HAVING count(*) > 1) ORDER BY line
+_INSERT_REPEATED_PET_KEYS = """
+    INSERT INTO repeated_pet_key SELECT key, line FROM pet_key
+    WHERE key IN (SELECT key FROM pet_key GROUP BY key HAVING count(*) > 1)
 """
 _REPEATED_OWNER_KEYS = """
     SELECT key, owner, line FROM owner_key
-    WHERE key IN (SELECT key FROM owner_key GROUP BY key HAVING count(*) > 1) ORDER BY line
+    WHERE key IN (SELECT key FROM owner_key GROUP BY key HAVING count(*) > 1) ORDER BY key, line
+"""
+_INSERT_KEYLESS_OWNER_PETS = """
+    INSERT INTO keyless_owner_pet SELECT owner, name, value FROM keyless_row WHERE name IS NOT NULL
+    AND owner IN (SELECT owner FROM keyless_row GROUP BY owner HAVING min(line) < max(line)) ORDER BY line
 """
 
 OWNER_KEYS = ("external_ref", "email")
@@ -38,7 +51,6 @@ Key = tuple[str, str]  # The name of a unique column, and a value of it.
 Contradiction = tuple[str, int, int]  # A field, and two lines that give different values for it.
 
 _BUFFER_SIZE = 1000  # Keys that are inserted together.
-_INTERRUPT_INTERVAL = 0.05  # Seconds.
 
 
 @contextmanager
@@ -63,13 +75,13 @@ class KeyIndex:
         # build() uses the connection on another thread, while this thread waits.
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self.row_count = 0
-        self._repeated_pet_keys: dict[str, list[int]] = {}  # The lines of each key.
-        # For each owner key: the values of all its rows, each with the first line that gives it.
-        self._merged_owners: dict[str, dict[str, tuple[str, int]]] = {}
-        self._contradictions: dict[str, Contradiction] = {}
+        # Most files need none of these tables, and a query costs as much as the rest of the work on a key.
+        self._has_repeated_pet_keys = False
+        self._has_merged_owners = False
         self._has_replaced_keys = False
         self._new_pet_keys: list[tuple[str, int]] = []
         self._new_owner_keys: list[tuple[str, str, int]] = []
+        self._new_keyless_rows: list[tuple[str, int, str | None, str | None]] = []
 
     def __enter__(self) -> Self:
         try:
@@ -90,56 +102,71 @@ class KeyIndex:
         if owner_keys:
             text = owner_text(owner)
             self._new_owner_keys += ((_key_text(key), text, line) for key in owner_keys)
-        if len(self._new_pet_keys) + len(self._new_owner_keys) >= _BUFFER_SIZE:
+        elif owner:
+            text = owner_text(owner)
+            keys: Sequence[tuple[str | None, str | None]] = pet_keys or [(None, None)]
+            self._new_keyless_rows += ((text, line, *key) for key in keys)
+        if len(self._new_pet_keys) + len(self._new_owner_keys) + len(self._new_keyless_rows) >= _BUFFER_SIZE:
             self._insert_new_keys()
 
     def _insert_new_keys(self) -> None:
         with temporary_storage_errors():
             self._database.executemany("INSERT INTO pet_key VALUES (?, ?)", self._new_pet_keys)
             self._database.executemany("INSERT OR IGNORE INTO owner_key VALUES (?, ?, ?)", self._new_owner_keys)
+            self._database.executemany("INSERT INTO keyless_row VALUES (?, ?, ?, ?)", self._new_keyless_rows)
         self._new_pet_keys.clear()
         self._new_owner_keys.clear()
+        self._new_keyless_rows.clear()
 
     async def build(self) -> None:
         """Find the keys that several rows have; on a thread, because a million keys take seconds to sort."""
-        built = run_in_thread(self._build)
-        try:
-            await asyncio.shield(built)
-        except asyncio.CancelledError:
-            while not built.done():  # The database must stay open until the thread ends.
-                self._database.interrupt()
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait([built], timeout=_INTERRUPT_INTERVAL)
-            built.exception()  # asyncio logs an exception that is never retrieved.
-            raise
+        await finish_in_thread(self._build, self._database.interrupt)  # The database must stay open until it ends.
 
     def _build(self) -> None:
         self._insert_new_keys()
         with temporary_storage_errors():
-            for key, line in self._database.execute(_REPEATED_PET_KEYS):
-                self._repeated_pet_keys.setdefault(key, []).append(line)
-            for key, owner, line in self._database.execute(_REPEATED_OWNER_KEYS):
-                self._merge(key, owner, line)
+            self._has_repeated_pet_keys = self._database.execute(_INSERT_REPEATED_PET_KEYS).rowcount > 0
+            for key, rows in groupby(self._database.execute(_REPEATED_OWNER_KEYS), itemgetter(0)):
+                self._merge(key, ((owner, line) for _, owner, line in rows))
+            self._database.execute(_INSERT_KEYLESS_OWNER_PETS)
 
-    def _merge(self, key: str, owner: str, line: int) -> None:
-        merged = self._merged_owners.setdefault(key, {})
-        for name, value in json.loads(owner).items():
-            first_value, first_line = merged.setdefault(name, (value, line))
-            if first_value != value:
-                self._contradictions.setdefault(key, (name, first_line, line))
+    def _merge(self, key: str, rows: Iterable[tuple[str, int]]) -> None:
+        merged: dict[str, tuple[str, int]] = {}  # Each value with the first line that gives it.
+        contradiction: Contradiction | None = None
+        for owner, line in rows:
+            values = json.loads(owner)
+            try:
+                UserUpdate.model_validate(values)
+            except ValidationError:
+                continue  # The row will be rejected, and must not add values to the other rows.
+            for name, value in values.items():
+                first_value, first_line = merged.setdefault(name, (value, line))
+                if first_value != value and contradiction is None:
+                    contradiction = (name, first_line, line)
+        parameters = (key, json.dumps(merged), json.dumps(contradiction))
+        self._database.execute("INSERT INTO merged_owner VALUES (?, ?, ?)", parameters)
+        self._has_merged_owners = True
 
     def other_line_with(self, key: Key, line: int) -> int | None:
         """Return another line that has this key of a pet, or None."""
-        return next((other for other in self._repeated_pet_keys.get(_key_text(key), ()) if other != line), None)
+        if not self._has_repeated_pet_keys:
+            return None
+        query = "SELECT min(line) FROM repeated_pet_key WHERE key = ? AND line <> ?"
+        other: int | None = self._execute(query, _key_text(key), line).fetchone()[0]
+        return other
 
     def merged_owner(self, line: int, owner: dict[str, str]) -> tuple[dict[str, str], Contradiction | None]:
         """Return the values that all rows of this owner give together, and a contradiction between them, if any."""
+        if not self._has_merged_owners:
+            return owner, None
         merged = {name: (value, line) for name, value in owner.items()}
         contradiction = None
         for name in OWNER_KEYS * 2:  # Twice: the rows of one key may add the other key.
             key = _key_text((name, merged[name][0])) if name in merged else ""
-            contradiction = contradiction or self._contradictions.get(key)
-            for field, (value, first_line) in self._merged_owners.get(key, {}).items():
+            found = self._execute("SELECT owner, contradiction FROM merged_owner WHERE key = ?", key).fetchone()
+            of_key, contradiction_of_key = map(json.loads, found or ("{}", "null"))
+            contradiction = contradiction or contradiction_of_key
+            for field, (value, first_line) in of_key.items():
                 known, known_line = merged.setdefault(field, (value, first_line))
                 if known != value and contradiction is None:
                     contradiction = (field, min(known_line, first_line), max(known_line, first_line))
@@ -163,6 +190,12 @@ class KeyIndex:
         """Tell whether a stored row had this key before the import replaced it."""
         query = "SELECT 1 FROM replaced_key WHERE key = ?"
         return self._has_replaced_keys and self._execute(query, _key_text(key)).fetchone() is not None
+
+    def keyless_owner_pets(self) -> Iterator[list[tuple[str, Key]]]:
+        """Yield the owner_text() of owners without a key who are on several lines, with the keys of their pets."""
+        pets = self._execute("SELECT owner, name, value FROM keyless_owner_pet")
+        while batch := pets.fetchmany(BATCH_SIZE):
+            yield [(owner, (name, value)) for owner, name, value in batch]
 
     def add_keyless_owner(self, owner: str, user_id: int) -> None:
         """Add the id of an owner without a key; `owner` is the owner_text()."""

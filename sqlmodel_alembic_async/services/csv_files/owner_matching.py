@@ -1,25 +1,52 @@
 """Find the owners of a batch of rows, by their keys or by their pets."""
 
+import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
+from pydantic import ValidationError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from ...models import User, UserCreate, UserUpdate
+from ...models import Pet, User, UserCreate, UserUpdate
 from ..statements import key_lookup
 from ..statements.chunks import mapped
 from ..statements.column_values import valid_values
 from .file_format import OWNER
 from .file_rows import ImportedFile, ImportedOwner, ImportedRow, non_blank_values
-from .key_index import OWNER_KEYS, owner_text
+from .key_index import OWNER_KEYS, Key, owner_text
+
+
+async def find_keyless_owners(session: AsyncSession, file: ImportedFile) -> None:
+    """Find the owners without a key through their stored pets, which may be on a later line than their other pets."""
+    for batch in file.key_index.keyless_owner_pets():
+        await _find_keyless_owners(session, file, batch)
+
+
+async def _find_keyless_owners(session: AsyncSession, file: ImportedFile, batch: list[tuple[str, Key]]) -> None:
+    pets = await key_lookup.fetch_by_keys(session, Pet, (key for _, key in batch))
+    owners = await _fetch_owners(session, {pet["owner_id"] for pet in pets.values()})
+
+    def find(pet_of_owner: tuple[str, Key]) -> None:
+        text, key = pet_of_owner
+        if key in pets and (owner := owners.get(pets[key]["owner_id"])) is not None:
+            with suppress(ValidationError):  # The row is rejected later.
+                if not _differs(json.loads(text), owner):
+                    file.key_index.add_keyless_owner(text, owner["id"])
+
+    await mapped(find, batch)
+
+
+async def _fetch_owners(session: AsyncSession, ids: set[Any]) -> dict[int, dict[str, Any]]:
+    return {owner["id"]: owner for owner in await key_lookup.fetch_columns(session, User, "id", ids - {None})}
 
 
 async def find_owners(session: AsyncSession, file: ImportedFile, rows: Iterable[ImportedRow]) -> None:
     """Set the owner of each row that has one, or reject the row."""
     with_owner = [row for row in rows if row.owner_values and not row.rejected_fields]
     stored = await key_lookup.fetch_by_keys(session, User, (key for row in with_owner for key in row.owner_keys))
-    ids = {row.stored["owner_id"] for row in with_owner if row.stored is not None and not row.owner_keys} - {None}
-    owners_of_pets = {owner["id"]: owner for owner in await key_lookup.fetch_columns(session, User, "id", ids)}
+    ids = {row.stored["owner_id"] for row in with_owner if row.stored is not None and not row.owner_keys}
+    owners_of_pets = await _fetch_owners(session, ids)
     owners: dict[Any, ImportedOwner] = {}  # By key and by id; an owner without a key by owner_text().
 
     def find(row: ImportedRow) -> None:
@@ -34,8 +61,7 @@ async def find_owners(session: AsyncSession, file: ImportedFile, rows: Iterable[
         if row.owner is not None and row.stored is not None:
             _check_transfer(file, row, row.stored, row.owner)
 
-    # First the stored pets: they identify an owner without a key, also for the other rows of that owner.
-    await mapped(find, sorted(with_owner, key=lambda row: row.stored is None or bool(row.owner_keys)))
+    await mapped(find, with_owner)
 
 
 def _keyed_owner(
@@ -58,13 +84,15 @@ def _keyed_owner(
 
 
 def _owner_of_pet(file: ImportedFile, row: ImportedRow, stored: dict[str, Any]) -> ImportedOwner:
-    values = non_blank_values(UserUpdate.model_validate(row.owner_values))
-    if any(stored[name] != value for name, value in values.items()):
+    if _differs(row.owner_values, stored):
         reason = "the owner differs from the pet's stored owner: add owner_external_ref or owner_email to identify it"
         file.reject(row, None, reason)
-    else:
-        file.key_index.add_keyless_owner(owner_text(row.owner_values), stored["id"])
     return ImportedOwner({}, stored)
+
+
+def _differs(values: dict[str, Any], stored: dict[str, Any]) -> bool:
+    changes = non_blank_values(UserUpdate.model_validate(values))
+    return any(stored[name] != value for name, value in changes.items())
 
 
 def _keyless_owner(file: ImportedFile, row: ImportedRow, owners: dict[Any, ImportedOwner]) -> ImportedOwner:

@@ -1,5 +1,6 @@
 """The sources of an import: a path, an open text file, or a stream that can be read only once."""
 
+import io
 import os
 import select
 import stat
@@ -8,16 +9,19 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from tempfile import TemporaryFile
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
+from ..statements.threads import finish_in_thread, run_in_thread
+from .file_format import unreadable
 from .key_index import temporary_storage_errors
-from .threads import run_in_thread
 
 TextSource = str | os.PathLike[str] | TextIO
 
 _READ_SIZE = 2**16  # Characters.
 POLL_INTERVAL = 0.05  # Seconds between two checks whether a copy was cancelled.
 _MAX_CHARACTER_BYTES = 16  # In any encoding, with a byte order mark before the character.
+
+_in_use: set[int] = set()  # The id() of each open file that an import is reading.
 
 
 @asynccontextmanager
@@ -27,16 +31,26 @@ async def open_source(source: TextSource) -> AsyncIterator[TextIO]:
         with _open_path(source) as file:
             async with open_source(file) as text:
                 yield text
-    elif not isinstance(source.read(0), str):
-        raise TypeError("the source must be a path or a file opened in text mode, not in binary mode")
-    elif (start := _position_of(source)) is None:
-        async with _temporary_copy(source) as text:
-            yield text
-    else:
-        try:
-            yield source
-        finally:
-            source.seek(start)
+        return
+    read: Any = getattr(source, "read", None)
+    if not callable(read) or not isinstance(read(0), str):
+        raise TypeError(f"the source must be a path or a file opened in text mode, not {type(source).__name__}")
+    if source.isatty():
+        raise ValueError("the source is a terminal, and waiting for it cannot be cancelled: pass a file or a pipe")
+    if id(source) in _in_use:
+        raise ValueError("another import is reading this file: open the file once for each import")
+    _in_use.add(id(source))
+    try:
+        if (start := _position_of(source)) is None:
+            async with _temporary_copy(source) as text:
+                yield text
+        else:
+            try:
+                yield source
+            finally:
+                source.seek(start)
+    finally:
+        _in_use.remove(id(source))
 
 
 def _open_path(path: str | os.PathLike[str]) -> TextIO:
@@ -54,8 +68,10 @@ NONBLOCKING_OPENER = _open_nonblocking if hasattr(os, "O_NONBLOCK") else None
 
 
 def _position_of(file: TextIO) -> int | None:
-    """Return the position in a file; None for a pipe, and for a file that a `for` loop has begun to read."""
+    """Return the position in a file; None for a stream, and for a file that a `for` loop has begun to read."""
     try:
+        with suppress(AttributeError, io.UnsupportedOperation):  # It has no descriptor.
+            os.lseek(file.fileno(), 0, os.SEEK_CUR)  # A compressed file says that it can seek, even in a pipe.
         position = file.tell()
         file.seek(position)
     except OSError:
@@ -70,7 +86,10 @@ async def _temporary_copy(source: TextIO) -> AsyncIterator[TextIO]:
     with temporary_storage_errors():
         copy = _temporary_file()
     try:
-        await run_in_thread(lambda: _copy(source, copy, is_cancelled))
+        if is_pollable(source):
+            await finish_in_thread(lambda: _copy(source, copy, is_cancelled), is_cancelled.set)
+        else:  # Its read() may block for ever.
+            await run_in_thread(lambda: _copy(source, copy, is_cancelled))
         with temporary_storage_errors():
             copy.seek(0)
         yield copy
@@ -85,36 +104,45 @@ def _temporary_file() -> TextIO:
 
 
 def _copy(source: TextIO, copy: TextIO, is_cancelled: threading.Event) -> None:
-    for text in _read_parts(source, is_cancelled):
-        with temporary_storage_errors():
-            copy.write(text)
+    line = 1
+    try:
+        for text in _read_parts(source, is_cancelled):
+            with temporary_storage_errors():
+                copy.write(text)
+            line += text.count("\n")
+    except (UnicodeDecodeError, EOFError) as error:
+        raise unreadable(line, error) from None
 
 
 def _read_parts(source: TextIO, is_cancelled: threading.Event) -> Iterator[str]:
-    """Yield the text of a source; never block in the read() of a pipe, because its owner could not close it then."""
-    if is_pipe(source):
+    """Yield the text of a source; never block in read() if it can be polled: its owner could not close it then."""
+    if is_pollable(source):
         from fcntl import ioctl  # Not every system has it.
         from termios import FIONREAD
 
         poll = select.poll()
-        poll.register(source, select.POLLIN)
+        # A socket whose other end only stops sending does not hang up.
+        poll.register(source, select.POLLIN | getattr(select, "POLLRDHUP", 0))
         has_ended = False
         while not has_ended:
             if is_cancelled.is_set():
                 return
             for _, events in poll.poll(POLL_INTERVAL * 1000):
-                has_ended = bool(events & select.POLLHUP)
+                has_ended = events != select.POLLIN
                 ready = int.from_bytes(ioctl(source, FIONREAD, bytes(4)), sys.byteorder)
                 if ready >= _MAX_CHARACTER_BYTES:
                     yield source.read(ready // _MAX_CHARACTER_BYTES)
                 elif not has_ended:
                     is_cancelled.wait(POLL_INTERVAL)  # read() would block on an incomplete character.
-    yield from iter(lambda: source.read(_READ_SIZE), "")
+    while not is_cancelled.is_set() and (text := source.read(_READ_SIZE)):
+        yield text
 
 
-def is_pipe(file: TextIO) -> bool:
-    """Tell whether a file is a pipe, on a system that can poll it."""
+def is_pollable(file: TextIO) -> bool:
+    """Tell whether a file is a pipe or a socket that can be polled."""
     try:
-        return hasattr(select, "poll") and stat.S_ISFIFO(os.fstat(file.fileno()).st_mode)
-    except (OSError, AttributeError):  # It has no descriptor.
+        buffer: Any = file.buffer
+        mode = os.fstat(buffer.raw.fileno()).st_mode  # A compressed file has a descriptor too, but no `raw`.
+    except (OSError, AttributeError):
         return False
+    return hasattr(select, "poll") and (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode))

@@ -11,8 +11,8 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TextIO
 
-from .sources import NONBLOCKING_OPENER, POLL_INTERVAL, is_pipe
-from .threads import run_in_thread
+from ..statements.threads import finish_in_thread
+from .sources import NONBLOCKING_OPENER, POLL_INTERVAL, is_pollable
 
 TextTarget = str | os.PathLike[str] | TextIO
 Write = Callable[[str], Awaitable[object]]
@@ -67,29 +67,35 @@ def _replacing(path: Path) -> Iterator[TextIO]:
 
 @asynccontextmanager
 async def _writing_to(file: TextIO) -> AsyncIterator[Write]:
-    is_cancelled = threading.Event()
+    try:
+        file.write("")
+    except (AttributeError, TypeError):
+        message = f"the target must be a path or a file opened in text mode, not {type(file).__name__}"
+        raise TypeError(message) from None
 
     async def write(text: str) -> None:
-        if is_pipe(file):
-            # Write on a thread: the pipe may stay full until this event loop reads from it.
-            await run_in_thread(lambda: _write_to_pipe(file, text, is_cancelled))
-        else:
-            file.write(text)
+        try:
+            if is_pollable(file):
+                # Write on a thread: the pipe may stay full until this event loop reads from it.
+                is_cancelled = threading.Event()
+                await finish_in_thread(lambda: _write_polling(file, text, is_cancelled), is_cancelled.set)
+            else:
+                file.write(text)
+        except UnicodeEncodeError:  # It holds the text.
+            raise ValueError('the encoding of the target lacks a character: open it with encoding="utf-8"') from None
 
-    try:
-        yield write
-    finally:
-        is_cancelled.set()
+    yield write
 
 
-def _write_to_pipe(pipe: TextIO, text: str, is_cancelled: threading.Event) -> None:
+def _write_polling(pipe: TextIO, text: str, is_cancelled: threading.Event) -> None:
     """Write without blocking in write(), because the pipe's owner could not close it then."""
     poll = select.poll()
     poll.register(pipe, select.POLLOUT)
     size = select.PIPE_BUF // _MAX_CHARACTER_BYTES
     for start in range(0, len(text), size):
-        while not poll.poll(POLL_INTERVAL * 1000):
-            if is_cancelled.is_set():
-                return
+        while not is_cancelled.is_set() and not poll.poll(POLL_INTERVAL * 1000):
+            pass
+        if is_cancelled.is_set():
+            return
         pipe.write(text[start : start + size])
         pipe.flush()

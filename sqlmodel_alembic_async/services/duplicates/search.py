@@ -1,6 +1,5 @@
 """Find duplicates among stored rows, and refuse a new row that looks like a stored one."""
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -9,14 +8,15 @@ from types import SimpleNamespace
 from typing import Any, Generic, NamedTuple, Self
 
 import sqlalchemy as sa
-from sqlmodel import col, select
+from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ...errors import SimilarExistsError
 from ...models import Pet, PetCreate, Row, User, UserCreate
-from ..statements import execution, key_lookup
+from ..statements import key_lookup
 from ..statements.chunks import BATCH_SIZE, fetch_all, mapped
 from ..statements.column_values import new_values
+from ..statements.threads import run_in_thread
 from .matching import (
     GMAIL,
     GMAIL_DOMAINS,
@@ -121,7 +121,7 @@ async def _groups(session: AsyncSession, model: type[Row]) -> list[Group]:
         await mapped(lambda row: index.add(member_of(row), keys_of(model, row)), page)
         if len(page) < BATCH_SIZE:
             # On a thread: with 50,000 duplicates it takes a second.
-            return await asyncio.to_thread(index.take_groups)
+            return await run_in_thread(index.take_groups)
         last = page[-1].id
 
 
@@ -165,7 +165,7 @@ def _current_group(group: Group, candidates: dict[int, _Candidate]) -> Duplicate
 async def refuse_similar(
     session: AsyncSession, model: type[Row], data: UserCreate | PetCreate, on_similar: str
 ) -> None:
-    """Raise SimilarExistsError if stored rows look like the new one; one statement, which uses indexes."""
+    """Raise SimilarExistsError if stored rows look like the new one; the statements use indexes."""
     if on_similar != "error":
         raise ValueError('on_similar must be "allow" or "error"')
     new = SimpleNamespace(id=0, **new_values(data))
@@ -173,18 +173,19 @@ async def refuse_similar(
     if not keys:
         return
     condition = _user_candidates(new) if model is User else _pet_candidates(new)
-    found = await execution.fetch_all(session, select(model).where(condition).order_by(col(model.id)))
-    found_keys = [keys_of(model, row) for row in found]
-    counts = Counter(key for row_keys in found_keys for key in row_keys)
+    # Many rows may have the same name: read only what keys are made of, and load only the similar rows.
+    found = await fetch_all(session, sa.select(*_key_columns(model)).where(condition))
+    members = await mapped(lambda row: (member_of(row), keys & keys_of(model, row)), found)
+    counts = Counter(key for _, shared in members for key in shared)
     counted = {key for key in keys if counts[key] < MAX_GROUP_SIZE}
-    similar = [
-        (score(reasons), row)
-        for row, row_keys in zip(found, found_keys, strict=True)
-        if (reasons := valid_reasons(counted & row_keys, [member_of(new), member_of(row)]))
-    ]
-    if similar:
-        candidates = [row for _, row in sorted(similar, key=lambda pair: -pair[0])]
-        raise SimilarExistsError([member_of(row).id for row in candidates], candidates)
+    scores = {
+        member.id: score(reasons)
+        for member, shared in members
+        if (reasons := valid_reasons(counted & shared, [member_of(new), member]))
+    }
+    rows = {member_of(row).id: row for row in await key_lookup.fetch_rows(session, model, "id", scores)}
+    if ids := sorted(rows, key=lambda row_id: (-scores[row_id], row_id)):
+        raise SimilarExistsError(ids, [rows[row_id] for row_id in ids])
 
 
 def _user_candidates(new: Any) -> sa.ColumnElement[bool]:
@@ -235,11 +236,16 @@ def _pet_candidates(new: Any) -> sa.ColumnElement[bool]:
 @cache
 def _key_columns_query(model: type[User] | type[Pet]) -> Any:
     """Select the columns from which keys are made, one batch after the row `last`."""
+    row_id = col(model.id)
+    query = sa.select(*_key_columns(model)).where(row_id > sa.bindparam("last"))
+    return query.order_by(row_id).limit(BATCH_SIZE)
+
+
+def _key_columns(model: type[User] | type[Pet]) -> list[Any]:
     names = _USER_COLUMNS if model is User else _PET_COLUMNS
     columns: list[Any] = [col(getattr(model, name)) for name in names]
     if model is Pet:
         # Notes may be long, and are only searched if the pet has no ISO number.
         has_number = sa.func.length(Pet.microchip) == ISO_LENGTH
         columns.append(sa.case((has_number, None), else_=Pet.notes).label("notes"))
-    row_id = col(model.id)
-    return sa.select(*columns).where(row_id > sa.bindparam("last")).order_by(row_id).limit(BATCH_SIZE)
+    return columns

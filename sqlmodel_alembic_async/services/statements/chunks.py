@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from time import perf_counter
 from typing import Any, TypeVar
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -13,15 +14,18 @@ Result = TypeVar("Result")
 
 BATCH_SIZE = 1000  # Rows that one statement reads or writes.
 SLICE = 200  # Rows; to validate or load so many takes a few milliseconds.
+_LONGEST_TURN = 0.01  # Seconds; a few long texts take as long as a slice of short ones.
 
 
 async def mapped(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """Return the result of `work` for each item."""
     results = []
+    end_of_turn = perf_counter() + _LONGEST_TURN
     for number, item in enumerate(items, 1):
         results.append(work(item))
-        if number % SLICE == 0:
+        if number % SLICE == 0 or perf_counter() > end_of_turn:
             await asyncio.sleep(0)
+            end_of_turn = perf_counter() + _LONGEST_TURN
     return results
 
 

@@ -15,11 +15,10 @@ from ...errors import TransactionConflictError
 from ...models import Pet, Row, User
 from . import chunks
 from .chunks import BATCH_SIZE
-from .execution import as_written, dialect_of, statement
+from .execution import as_written, dialect_of
 
 # MariaDB turns IN with 1,000 values into a sub-query, for which it may read and lock the whole table.
 _LOCK_BATCH_SIZE = 500
-_ISOLATION_LEVEL: Any = sa.text("SHOW transaction_isolation")
 
 
 async def fetch_rows(
@@ -65,31 +64,6 @@ async def lock(session: AsyncSession, model: type[Row], versions: Mapping[int, i
     locked = await _fetch(session, _lock(model, dialect), versions, _LOCK_BATCH_SIZE)
     if dict(map(tuple, locked)) != versions:
         raise TransactionConflictError("another transaction changed or deleted a row in the meantime: try again")
-
-
-async def is_any_stored(session: AsyncSession, model: type[Row], keys: Iterable[tuple[str, str]]) -> bool:
-    """Tell whether stored rows have one of these keys now, or may have one that this transaction cannot see."""
-    by_name: dict[str, set[str]] = {}
-    for name, value in keys:
-        by_name.setdefault(name, set()).add(value)
-    for name, values in by_name.items():
-        column = sa.inspect(model).local_table.c[name]
-        # With a lock, because MariaDB reads an old snapshot otherwise.
-        query: Any = sa.select(column).where(column.in_(values)).with_for_update(read=True)
-        async with statement(session):
-            found = (await session.exec(query)).scalars().all()
-        if not values.isdisjoint(found):
-            return True
-    return await _reads_only_its_snapshot(session, model)
-
-
-async def _reads_only_its_snapshot(session: AsyncSession, model: type[Row]) -> bool:
-    """Tell whether even a query with a lock cannot see rows that were added after the transaction began."""
-    if dialect_of(session, model).name != "postgresql":
-        return False
-    async with statement(session):
-        level = (await session.exec(_ISOLATION_LEVEL)).scalar_one()
-    return level in ("repeatable read", "serializable")
 
 
 async def _fetch(session: AsyncSession, query: Any, values: Iterable[Any], batch_size: int = BATCH_SIZE) -> list[Any]:

@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.orm.util import identity_key
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ...fields import NOTES_LENGTH
@@ -85,10 +86,10 @@ def _portions(rows: list[dict[str, Any]], width: int) -> Iterator[list[dict[str,
     return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
-def held_ids(session: AsyncSession, model: type[Row]) -> set[int]:
-    """Return the ids of the rows that the session holds."""
-    held: Iterable[Any] = session.sync_session.identity_map.values()
-    return {sa.inspect(row).identity[0] for row in held if isinstance(row, model)}
+def held_ids(session: AsyncSession, model: type[Row], ids: Iterable[int]) -> set[int]:
+    """Return those of the ids whose rows the session holds."""
+    held = session.sync_session.identity_map
+    return {row_id for row_id in ids if identity_key(model, row_id) in held}
 
 
 async def refresh(session: AsyncSession, model: type[Row], ids: Iterable[int]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import threading
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -140,7 +141,7 @@ def test_two_threads_that_read_leave_the_csv_module_as_it_was() -> None:
             return super().__next__()
 
     def read(file: io.StringIO) -> list[str]:
-        return [cells[1] for batch in file_format.CSVFile(file, {}).batches() for _, cells in batch]
+        return [cells[1] for batch in file_format.CSVFile(file, {}).batches() for _, _, cells in batch]
 
     def wait_for_the_first() -> None:
         second_reads.set()
@@ -154,6 +155,57 @@ def test_two_threads_that_read_leave_the_csv_module_as_it_was() -> None:
         assert second.result(10) == ["", notes]
 
     assert csv.field_size_limit() == 131072
+
+
+def test_a_batch_has_fewer_rows_where_they_are_long() -> None:
+    lines = [f"Rex {number},{'x' * 10_000}" for number in range(1000)]
+
+    batches = list(file_format.CSVFile(rows("name,notes", *lines), {}).batches())
+
+    assert [len(batch) for batch in batches] == [100] * 10
+    assert [cells[0] for batch in batches for _, _, cells in batch] == [f"Rex {number}" for number in range(1000)]
+
+
+def test_columns_that_are_ignored_take_no_memory() -> None:
+    others = [f"c{number}" for number in range(5000)]
+    file = rows(",".join(["name", *others]), *[",".join(["Rex", *others])] * 300)
+    columns = dict.fromkeys(others)
+    tracemalloc.start()
+
+    read = list(file_format.CSVFile(file, columns).batches())
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sum(map(len, read)) == 300
+    assert read[0][0] == (2, 5001, ["Rex"])
+    assert peak < 10_000_000
+
+
+@pytest.mark.parametrize("number", [999, 1000, 1001])
+def test_no_batch_is_empty(number: int) -> None:
+    batches = file_format.CSVFile(rows("name", *["Rex"] * number, *["", ""] * 1000), {}).batches()
+
+    assert [len(batch) for batch in batches] == [min(number, 1000), number - 1000][: 1 + (number > 1000)]
+
+
+@pytest.mark.parametrize("keep_going", [False, True])
+async def test_a_quote_that_is_never_closed_is_told_before_the_whole_file_is_read(
+    session: AsyncSession, keep_going: bool
+) -> None:
+    lines = ["name,notes", "Rex,x", 'Tom,"never closed', *["Max,y"] * 1_000_000]
+
+    with pytest.raises(ImportRejectedError) as caught:
+        await import_pets(session, rows(*lines), keep_going=keep_going)
+
+    reason = "a cell is longer than 4,000,000 characters: add the quote that is missing"
+    assert [str(rejection) for rejection in caught.value.report.rejections] == [f"line 3: {reason}"]
+    assert await count_pets(session) == 0
+
+
+async def test_the_longest_notes_are_imported_however_their_characters_are_composed(session: AsyncSession) -> None:
+    await import_pets(session, rows("name,notes", "Rex," + "e\u0301" * 1_000_000))
+
+    assert (await pets_of(session))[0].notes == "\u00e9" * 1_000_000
 
 
 def test_a_header_of_many_columns_is_read_in_linear_time() -> None:

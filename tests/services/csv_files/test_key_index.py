@@ -2,18 +2,20 @@
 
 import asyncio
 import io
+import tracemalloc
 from typing import Any
 
 import pytest
 
 from sqlmodel_alembic_async import AsyncSession, StorageError, count_pets, import_pets
 from sqlmodel_alembic_async.services.csv_files import key_index
+from sqlmodel_alembic_async.services.csv_files.key_index import KeyIndex
 
 # It takes seconds, as a million keys do.
 _LONG = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 50000000) SELECT max(i), 1 FROM n"
 
 
-@pytest.mark.parametrize("statement", ["_REPEATED_PET_KEYS", "_REPEATED_OWNER_KEYS"])
+@pytest.mark.parametrize("statement", ["_INSERT_REPEATED_PET_KEYS", "_REPEATED_OWNER_KEYS"])
 async def test_keys_are_sorted_beside_the_event_loop_until_that_is_cancelled(
     monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
@@ -32,7 +34,7 @@ async def test_keys_are_sorted_beside_the_event_loop_until_that_is_cancelled(
             await task
 
 
-@pytest.mark.parametrize("pages", [5, 9, 18])
+@pytest.mark.parametrize("pages", [5, 20, 34])
 async def test_a_key_index_that_is_full_is_told_and_nothing_is_written(
     session: AsyncSession, monkeypatch: pytest.MonkeyPatch, pages: int
 ) -> None:
@@ -45,3 +47,19 @@ async def test_a_key_index_that_is_full_is_told_and_nothing_is_written(
 
     assert str(caught.value.__cause__) == "sqlite3.OperationalError SQLITE_FULL"
     assert await count_pets(session) == 0
+
+
+async def test_memory_does_not_grow_with_keys_that_are_on_two_lines() -> None:
+    with KeyIndex() as key_index:
+        for line in range(20_000):
+            owner = {"email": f"ada{line // 2}@example.com", "city" if line % 2 else "notes": "Berlin"}
+            key_index.add_row(line, [("external_ref", f"p{line // 2}")], [("email", owner["email"])], owner)
+        tracemalloc.start()
+        await key_index.build()
+        size, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+        assert key_index.other_line_with(("external_ref", "p7"), 14) == 15
+        merged, contradiction = key_index.merged_owner(14, {"email": "ada7@example.com"})
+    assert (merged, contradiction) == ({"email": "ada7@example.com", "city": "Berlin", "notes": "Berlin"}, None)
+    assert size < 500_000

@@ -172,6 +172,34 @@ async def test_one_stored_owner_who_is_changed_in_two_ways_is_rejected(session: 
     assert reasons(report) == [(3, "owner_email", "a@example.com")]
 
 
+@pytest.mark.usefixtures("batch")
+@pytest.mark.parametrize(
+    "rejected_line",
+    ["Max,heavy,Ada,a@example.com,Bonn,", "Max,,unknown,a@example.com,Bonn,", "Max,,Ada,a@example.com,Bonn,12"],
+)
+async def test_a_rejected_row_changes_no_owner_and_rejects_no_other_row(
+    session: AsyncSession, rejected_line: str
+) -> None:
+    header = "name,weight_g,owner_name,owner_email,owner_city,owner_phone"
+
+    report = await import_pets(session, rows(header, rejected_line, "Rex,,Ada,a@example.com,,"), keep_going=True)
+
+    assert counts(report) == (1, 0, 0, 1)
+    assert [rejection.line for rejection in report.rejections] == [2]
+    assert [(user.name, user.city, user.phone) for user in await users_of(session)] == [("Ada", None, None)]
+
+
+@pytest.mark.usefixtures("batch")
+@pytest.mark.parametrize("email", ["", "zoe@example.com"])
+async def test_an_owner_is_one_however_the_characters_are_composed(session: AsyncSession, email: str) -> None:
+    report = await import_pets(
+        session, rows("name,owner_name,owner_email", f"Max,Zo\u00eb,{email}", f"Rex,Zoe\u0308,{email}")
+    )
+
+    assert counts(report) == (2, 0, 0, 0)
+    assert [user.name for user in await users_of(session)] == ["Zo\u00eb"]
+
+
 async def test_what_the_rows_say_together_finds_the_stored_owner(session: AsyncSession) -> None:
     await create_user(session, UserCreate(name="Ada", external_ref="u1"))
 
@@ -198,21 +226,36 @@ async def test_an_owner_without_a_key_is_known_by_the_pet(session: AsyncSession)
     assert [user.name for user in await users_of(session)] == ["Ada", "Bob"]
 
 
-@pytest.mark.parametrize(("size", "lines"), [(1000, ("New,p2", "Rex,p1")), (1, ("Rex,p1", "New,p2"))])
+@pytest.mark.usefixtures("batch")
+@pytest.mark.parametrize("lines", [("New,p2", "Rex,p1"), ("Rex,p1", "New,p2"), ("New,", "Rex,p1")])
 async def test_an_owner_known_by_a_pet_is_known_in_the_other_rows_too(
-    session: AsyncSession, monkeypatch: pytest.MonkeyPatch, size: int, lines: tuple[str, ...]
+    session: AsyncSession, lines: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(file_format, "BATCH_SIZE", size)
     ada = await create_user(session, UserCreate(name="Ada", phone="030 12345"))
     await create_pet(session, PetCreate(name="Rex", external_ref="p1", owner_id=ada.id))
+    header = "name,external_ref,owner_name,owner_phone"
 
-    report = await import_pets(
-        session, rows("name,external_ref,owner_name,owner_phone", *(f"{line},Ada,030 12345" for line in lines))
-    )
+    report = await import_pets(session, rows(header, *(f"{line},Ada,030 12345" for line in lines)))
 
     assert counts(report) == (1, 0, 1, 0)
     assert {pet.owner_id for pet in await pets_of(session)} == {ada.id}
     assert await count_users(session) == 1
+
+
+@pytest.mark.usefixtures("batch")
+@pytest.mark.parametrize("phone", ["1", "030 99999"])
+async def test_a_pet_does_not_tell_who_an_owner_is_whose_cells_differ(session: AsyncSession, phone: str) -> None:
+    ada = await create_user(session, UserCreate(name="Ada", phone="030 12345"))
+    await create_pet(session, PetCreate(name="Rex", external_ref="p1", owner_id=ada.id))
+    await create_pet(session, PetCreate(name="Tom", external_ref="p2"))
+    header = "name,external_ref,owner_name,owner_phone"
+
+    lines = [f"{line},Ada,{phone}" for line in ("New,", "Rex,p1", "Tom,p2")]
+    report = await import_pets(session, rows(header, *lines), keep_going=True)
+
+    assert (3, phone == "1") in [(line, column is not None) for line, column, _ in reasons(report)]
+    assert (await pets_of(session))[0].owner_id == ada.id
+    assert await count_users(session) == (1 if phone == "1" else 2)
 
 
 async def test_an_owner_without_a_key_who_is_not_the_pets_is_rejected(session: AsyncSession) -> None:

@@ -1,12 +1,16 @@
 """Sources of an import: files that are imported again, and pipes that can be read only once."""
 
 import asyncio
+import gzip
+import importlib
 import io
 import os
+import pty
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -93,6 +97,16 @@ async def test_an_import_that_is_cancelled_leaves_an_open_file_where_it_was(sess
         await task
 
     assert file.tell() == 0
+
+
+async def test_an_open_file_is_read_by_one_import_at_a_time(session: AsyncSession) -> None:
+    file = io.StringIO(LINES)
+
+    async with open_source(file):
+        with pytest.raises(ValueError, match="another import is reading this file"):
+            await import_pets(session, file)
+
+    assert (await import_pets(session, file)).created == 2
 
 
 # Pipes.
@@ -184,6 +198,42 @@ async def test_an_import_of_a_pipe_can_be_cancelled_and_the_pipe_closed(
     assert not writer.closed
     watchdog.cancel()
     assert await count_pets(session) == 0
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+async def test_a_cancelled_import_reads_nothing_more_from_a_pipe(
+    session: AsyncSession, pipe: tuple[TextIO, BinaryIO], has_ended: bool
+) -> None:
+    reader, writer = pipe
+    has_begun, has_read_on = threading.Event(), threading.Event()
+
+    class Slow(io.TextIOWrapper):
+        def read(self, size: int | None = -1, /) -> str:
+            text = super().read(size)
+            if size and has_begun.is_set():
+                has_read_on.set()
+            if size:
+                has_begun.set()
+                released.wait(PATIENCE)
+            return text
+
+    released = threading.Event()
+    slow = Slow(os.fdopen(os.dup(reader.fileno()), "rb"), encoding="utf-8", newline="")
+    writer.write(b"name\n" + b"Rex\n" * 10_000)
+    if has_ended:
+        writer.close()
+    task = asyncio.create_task(import_pets(session, slow))
+    assert await asyncio.to_thread(has_begun.wait, PATIENCE)
+
+    task.cancel()
+    await asyncio.sleep(0.01)
+    assert not task.done()
+    released.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    slow.close()
+
+    assert not has_read_on.is_set()
 
 
 async def test_a_pipe_that_was_read_already_says_that_it_can_be_read_only_once(
@@ -285,6 +335,112 @@ def test_a_full_temporary_storage_is_told(source: str) -> None:
     assert done.stdout.startswith(
         "the temporary storage is full or cannot be used: free space, or set TMPDIR to another folder | "
     )
+
+
+# Streams that are no pipes.
+
+
+async def test_a_socket_is_read_until_its_other_end_stops_sending(session: AsyncSession) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ours.makefile("r", encoding="utf-8", newline="") as source:
+        task = asyncio.create_task(import_pets(session, source))
+        for part in (b"na", b"me\nRex\nTo", b"m"):
+            await asyncio.sleep(0.01)
+            theirs.sendall(part)
+        theirs.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(PATIENCE):
+            report = await task
+
+    assert counts(report) == (2, 0, 0, 0)
+
+
+async def test_an_import_of_a_socket_can_be_cancelled_and_the_socket_closed(session: AsyncSession) -> None:
+    ours, theirs = socket.socketpair()
+    watchdog = threading.Timer(PATIENCE, theirs.shutdown, [socket.SHUT_WR])
+    watchdog.start()
+    with ours, theirs, ours.makefile("r") as source:
+        task = asyncio.create_task(import_pets(session, source))
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        source.close()
+
+        assert watchdog.is_alive()
+        watchdog.cancel()
+
+
+@pytest.mark.parametrize("by_path", [False, True])
+async def test_a_terminal_is_refused(by_path: bool) -> None:
+    nobody: Any = None
+    other_end, descriptor = pty.openpty()
+    # Where the import waits for the terminal, end its input.
+    watchdog = threading.Timer(PATIENCE, os.write, [other_end, b"name\n\x04\x04"])
+    watchdog.start()
+    with os.fdopen(descriptor) as terminal, pytest.raises(ValueError, match="is a terminal"):
+        await import_pets(nobody, os.ttyname(descriptor) if by_path else terminal)
+    watchdog.cancel()
+    os.close(other_end)
+
+
+@pytest.mark.parametrize("name", ["gzip", "bz2", "lzma"])
+async def test_a_compressed_pipe_is_read(
+    session: AsyncSession, pipe: tuple[TextIO, BinaryIO], name: str, stack: ExitStack
+) -> None:
+    reader, writer = pipe
+    library = importlib.import_module(name)
+    writer.write(library.compress(LINES.encode()))
+    writer.close()
+
+    with library.open(stack.enter_context(os.fdopen(os.dup(reader.fileno()), "rb")), "rt", newline="") as source:
+        assert counts(await import_pets(session, source)) == (2, 0, 0, 0)
+
+
+def cut_off(folder: Path) -> TextIO:
+    content = gzip.compress(("name\n" + "".join(f"Rex {number}\n" for number in range(5000))).encode())
+    (folder / "pets.csv.gz").write_bytes(content[:-30])
+    return gzip.open(folder / "pets.csv.gz", "rt", newline="")
+
+
+@pytest.mark.parametrize("seekable", [True, False])
+async def test_a_compressed_file_that_is_cut_off_is_rejected(
+    session: AsyncSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seekable: bool
+) -> None:
+    with cut_off(tmp_path) as file:
+        if not seekable:
+            next(file)
+        with pytest.raises(ImportRejectedError, match="ends too early"):
+            await import_pets(session, file, columns={} if seekable else {"Rex 0": "name"})
+
+    assert await count_pets(session) == 0
+
+
+async def test_a_pipe_in_another_encoding_is_rejected_as_a_file_is(
+    session: AsyncSession, pipe: tuple[TextIO, BinaryIO]
+) -> None:
+    reader, writer = pipe
+    task = asyncio.create_task(import_pets(session, reader))
+    writer.write(b"name\n" + b"Rex\n" * 10_000)
+    await asyncio.sleep(0.1)
+    writer.write("Zoë\n".encode("latin-1") + b"Tom\n")
+    writer.close()
+
+    with pytest.raises(ImportRejectedError, match="cannot be decoded") as caught:
+        await task
+
+    assert 2 < caught.value.report.rejections[0].line <= 10_002
+
+
+async def no_file() -> AsyncIterator[str]:
+    yield "name\n"
+
+
+@pytest.mark.parametrize("source", [["name\n"], b"pets.csv", io.BytesIO(b"name\n"), no_file(), None, 7])
+async def test_what_is_no_text_file_is_refused(source: Any) -> None:
+    nobody: Any = None
+
+    with pytest.raises(TypeError, match=f"opened in text mode, not {type(source).__name__}"):
+        await import_pets(nobody, source)
 
 
 async def test_a_file_is_read_from_where_its_caller_left_it(session: AsyncSession, tmp_path: Path) -> None:

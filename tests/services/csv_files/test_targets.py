@@ -174,3 +174,45 @@ async def test_a_file_is_there_only_when_all_of_it_is(tmp_path: Path) -> None:
 
     assert not there_meanwhile
     assert (tmp_path / "pets.csv").read_bytes() == b"name\r\n"
+
+
+async def test_a_cancelled_export_writes_nothing_more_to_an_open_pipe(session: AsyncSession) -> None:
+    await create_pets(session, (PetCreate(name="Rex", notes="x" * 5000) for _ in range(1000)))
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "w", encoding="utf-8", newline="") as writer:
+        content: list[bytes] = []
+        thread = threading.Thread(target=lambda: content.extend(iter(lambda: os.read(reader.fileno(), 4096), b"")))
+        thread.start()
+        task = asyncio.create_task(export_pets(session, writer))
+        assert await becomes_true(lambda: len(content) > 20, within=PATIENCE)
+
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        writer.write("the caller's own")
+        writer.close()
+        await asyncio.to_thread(thread.join, PATIENCE)
+
+    assert b"".join(content).endswith(b"the caller's own")
+    assert len(b"".join(content)) < 5_000_000
+
+
+@pytest.mark.parametrize("target", [io.BytesIO(), b"pets.csv", [], None])
+async def test_a_target_that_is_no_text_file_is_refused(session: AsyncSession, target: Any) -> None:
+    with pytest.raises(TypeError, match=f"opened in text mode, not {type(target).__name__}"):
+        await export_pets(session, target)
+
+
+@pytest.mark.parametrize("is_pipe", [False, True])
+async def test_a_character_that_the_target_cannot_hold_is_told_without_the_row(
+    session: AsyncSession, tmp_path: Path, is_pipe: bool
+) -> None:
+    await create_pet(session, PetCreate(name="Łukasz"))
+    reading, writing = os.pipe()
+    with os.fdopen(reading), os.fdopen(writing, "w", encoding="latin-1") as pipe:
+        target = pipe if is_pipe else (tmp_path / "pets.csv").open("w", encoding="latin-1")
+        with target, pytest.raises(ValueError, match="lacks a character") as caught:
+            await export_pets(session, target)
+
+    assert not isinstance(caught.value, UnicodeError)
+    assert caught.value.__suppress_context__

@@ -1,5 +1,8 @@
 """Rows that may be one, among those that are there and before another one joins them."""
 
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from typing import Any
 
@@ -35,9 +38,10 @@ from sqlmodel_alembic_async import (
     list_users,
     update_user,
 )
-from sqlmodel_alembic_async.services.duplicates.matching import MAX_GROUP_SIZE
+from sqlmodel_alembic_async.services.duplicates.matching import MAX_GROUP_SIZE, DuplicateIndex
 
 from ...conftest import Statements
+from ...stress.measures import becomes_true
 from .test_matching import BORN, CHIP, PETS, USERS
 
 
@@ -325,6 +329,29 @@ async def test_bad_input_is_refused_before_any_statement(session: AsyncSession, 
         await create_user(session, UserCreate(name="Ada").model_copy(update={"phone": "1"}), on_similar="error")
 
     assert len(statements) == 0
+
+
+async def test_a_search_that_is_cancelled_leaves_the_threads_of_asyncio_free(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_begun, released = threading.Event(), threading.Event()
+
+    def wait(index: object) -> list[object]:
+        has_begun.set()
+        released.wait(10)
+        return []
+
+    monkeypatch.setattr(DuplicateIndex, "take_groups", wait)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(max_workers=1))
+    task = asyncio.create_task(anext(find_duplicate_users(session)))
+    assert await becomes_true(has_begun.is_set, within=10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    async with asyncio.timeout(5):
+        assert await asyncio.to_thread(lambda: "free") == "free"
+    released.set()
 
 
 async def test_similar_rows_are_found_by_indexes(db: Database, engine_name: str) -> None:

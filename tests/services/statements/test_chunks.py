@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -15,9 +16,11 @@ from sqlmodel_alembic_async import (
     Database,
     Pet,
     PetCreate,
+    SimilarExistsError,
     User,
     UserCreate,
     create_pets,
+    create_user,
     create_users,
     export_pets,
     find_duplicate_pets,
@@ -27,7 +30,7 @@ from sqlmodel_alembic_async import (
     stream_pets,
     stream_users,
 )
-from sqlmodel_alembic_async.services.csv_files import batch_import, exporting, owner_matching, pet_matching
+from sqlmodel_alembic_async.services.csv_files import batch_import, exporting, file_format, owner_matching, pet_matching
 from sqlmodel_alembic_async.services.csv_files.cell_parsing import CellReader
 from sqlmodel_alembic_async.services.csv_files.key_index import KeyIndex
 from sqlmodel_alembic_async.services.duplicates import search
@@ -63,6 +66,9 @@ class Turns:
         for (what, _), number in self._noted.items():
             most[what] = max(number, most.get(what, 0))
         return most
+
+    def total(self, what: str) -> int:
+        return sum(number for (noted, _), number in self._noted.items() if noted == what)
 
     @asynccontextmanager
     async def counted(self) -> AsyncIterator[None]:
@@ -158,6 +164,67 @@ async def test_streams_exports_and_long_pages_are_made_in_slices(session: AsyncS
             assert await export_pets(session, io.StringIO()) == NUMBER
 
     assert (turns.most["load"], turns.most["_cells"]) == (chunks.SLICE, chunks.SLICE)
+
+
+async def test_similar_rows_are_looked_for_in_slices_and_only_they_are_loaded(
+    session: AsyncSession, turns: Turns
+) -> None:
+    await create_users(session, (UserCreate(name="Walk-in", phone=f"030 {1_000_000 + n}") for n in range(NUMBER)))
+
+    with loads_noted(turns):
+        async with turns.counted():
+            with pytest.raises(SimilarExistsError) as caught:
+                await create_user(session, UserCreate(name="walk-in", phone="030 1000007"), on_similar="error")
+
+    assert len(caught.value.candidates) == 1
+    assert turns.total("load") == 1
+    assert turns.most["keys_of"] == chunks.SLICE
+
+
+async def test_an_import_does_not_look_through_all_rows_that_a_session_holds(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await create_pets(session, (PetCreate(name=f"p{n}", external_ref=f"p{n}") for n in range(5)))
+    held = [pet async for pet in stream_pets(session)]
+    identity_map = type(session.sync_session.identity_map)
+    lists = Counter[str]()
+
+    def values(held_rows: Any) -> Any:
+        lists["made"] += 1
+        return original(held_rows)
+
+    original = identity_map.values
+    monkeypatch.setattr(identity_map, "values", values)
+    monkeypatch.setattr(file_format, "BATCH_SIZE", 1)
+
+    await import_pets(session, io.StringIO("external_ref,color\n" + "".join(f"p{n},brown\n" for n in range(5))))
+
+    assert {pet.color for pet in held} == {"brown"}
+    assert lists["made"] <= 2  # However many batches there are.
+
+
+async def test_work_that_takes_long_is_done_in_smaller_slices(turns: Turns) -> None:
+    async with turns.counted():
+        assert len(await chunks.mapped(turns.noting("work", lambda item: time.sleep(0.006)), range(20))) == 20
+
+    assert turns.most["work"] <= 3
+
+
+async def test_rows_with_long_notes_are_exported_in_smaller_texts(session: AsyncSession, turns: Turns) -> None:
+    await create_pets(session, (PetCreate(name="Rex", notes="x" * 10_000) for _ in range(200)))
+    sizes = []
+
+    class File(io.StringIO):
+        def write(self, text: str, /) -> int:
+            turns.note("write")
+            sizes.append(len(text))
+            return super().write(text)
+
+    async with turns.counted():
+        assert await export_pets(session, File()) == 200
+
+    assert max(sizes) < 300_000
+    assert turns.most["write"] <= 3
 
 
 async def test_work_on_no_items_is_none() -> None:

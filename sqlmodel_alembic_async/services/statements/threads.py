@@ -12,6 +12,8 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
+_STOP_INTERVAL = 0.05  # Seconds.
+
 
 def run_in_thread(work: Callable[[], Result]) -> asyncio.Future[Result]:
     """Start the work, and return the future of its result; cancelling the future does not stop the work."""
@@ -28,6 +30,20 @@ def run_in_thread(work: Callable[[], Result]) -> asyncio.Future[Result]:
 
     threading.Thread(target=run, name="sqlmodel_alembic_async", daemon=True).start()
     return future
+
+
+async def finish_in_thread(work: Callable[[], Result], stop: Callable[[], object]) -> Result:
+    """Return the result of the work; when cancelled, call `stop` until the work has ended, and only then raise."""
+    future = run_in_thread(work)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        while not future.done():
+            stop()
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([future], timeout=_STOP_INTERVAL)
+        future.exception()  # asyncio logs an exception that is never retrieved.
+        raise
 
 
 def _unless_done(future: asyncio.Future[Result], complete: Callable[[], None]) -> None:

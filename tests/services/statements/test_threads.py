@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from sqlmodel_alembic_async.services.csv_files.threads import run_in_thread
+from sqlmodel_alembic_async.services.statements.threads import run_in_thread
 
 PATIENCE = 10.0  # Seconds after which a test that hangs is ended.
 
@@ -70,7 +70,7 @@ async def test_work_goes_on_after_its_future_was_cancelled_and_its_result_hurts_
 def test_a_process_does_not_wait_for_the_thread() -> None:
     program = f"""
 import asyncio, threading
-from sqlmodel_alembic_async.services.csv_files.threads import run_in_thread
+from sqlmodel_alembic_async.services.statements.threads import run_in_thread
 
 async def main():
     run_in_thread(lambda: threading.Event().wait({2 * PATIENCE}))
