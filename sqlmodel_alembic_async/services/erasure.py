@@ -29,10 +29,6 @@ async def anonymise_user(session: AsyncSession, user_id: int) -> User:
     Raises:
         UserNotFoundError: No user has this id.
         TypeError: The id is not an integer.
-        TransactionConflictError: Another transaction was in the way.
-        ConflictError: A pending change, which is flushed first, conflicts with stored rows.
-        ValidationError: A pending change is invalid.
-        InvalidValueError: A constraint of the database refuses a value.
         DatabaseError: The database failed, or the session is closed or used by another task.
 
     """

@@ -62,11 +62,9 @@ async def merge_users(session: AsyncSession, keep_id: int, drop_id: int, *, dry_
         UserNotFoundError: One of the users does not exist.
         ValueError: Both ids are the same.
         TypeError: An id is not an integer.
-        ValidationError: The kept user is invalid as it is stored, or a pending change is invalid.
+        ValidationError: The kept user is invalid as it is stored.
         TransactionConflictError: Another transaction was in the way, for example gave the dropped user a pet.
-        ConflictError: A row of another table refers to the dropped user, or a pending change conflicts.
-        AlreadyExistsError: Another row took a unique value of the dropped user in the meantime.
-        InvalidValueError: A constraint of the database refuses a value.
+        ConflictError: A row of another table refers to the dropped user.
         DatabaseError: The database failed, or the session is closed or used by another task.
 
     """
@@ -104,12 +102,8 @@ async def merge_pets(session: AsyncSession, keep_id: int, drop_id: int, *, dry_r
         PetNotFoundError: One of the pets does not exist.
         ValueError: Both ids are the same.
         TypeError: An id is not an integer.
-        ValidationError: The kept pet is invalid as it is stored, or a pending change is invalid.
-        TransactionConflictError: Another transaction was in the way.
-        ConflictError: A row of another table refers to the dropped pet, or a pending change conflicts.
-        AlreadyExistsError: Another row took a unique value of the dropped pet in the meantime.
-        UserNotFoundError: The owner of the dropped pet, or of a pending pet, does not exist.
-        InvalidValueError: A constraint of the database refuses a value.
+        ValidationError: The kept pet is invalid as it is stored.
+        ConflictError: A row of another table refers to the dropped pet.
         DatabaseError: The database failed, or the session is closed or used by another task.
 
     """

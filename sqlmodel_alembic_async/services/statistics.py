@@ -82,10 +82,7 @@ async def pet_statistics(session: AsyncSession, **filters: Unpack[PetFilters]) -
 
     Raises:
         TypeError: A filter is unknown.
-        ValidationError: The value of a filter is invalid, or a pending change is.
-        ConflictError: A pending change conflicts with stored rows.
-        UserNotFoundError: A pending change refers to an owner who does not exist.
-        InvalidValueError: The database refuses a value of a pending change.
+        ValidationError: The value of a filter is invalid.
         DatabaseError: The database failed, or the session is closed or used by another task.
 
     """

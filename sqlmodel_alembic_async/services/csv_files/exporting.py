@@ -40,13 +40,10 @@ async def export_pets(session: AsyncSession, target: TextTarget, **filters: Unpa
 
     Raises:
         TypeError: A filter is unknown, or the target is neither a path nor a file opened in text mode.
-        ValidationError: The value of a filter is invalid, or a pending change is.
+        ValidationError: The value of a filter is invalid.
         ValueError: The target is closed, or its encoding lacks a character of a row.
         OSError: The target cannot be opened or written.
         DatabaseError: The database failed, or the session is closed or used by another task.
-        ConflictError: A pending change conflicts with stored rows.
-        UserNotFoundError: A pending change refers to an owner who does not exist.
-        InvalidValueError: The database refuses a value of a pending change.
 
     """
     terms = pet_terms(filters)

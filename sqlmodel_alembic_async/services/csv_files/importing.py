@@ -57,10 +57,7 @@ async def import_pets(
         TransactionConflictError: Another transaction changed a row, added a key or deleted an owner in the meantime.
         StorageError: The temporary storage or the storage of the database is full or cannot be used.
         DatabaseError: The database failed, or the session is closed or used by another task.
-        AlreadyExistsError: A pending change repeats a key, or a unique index of the host application is stricter.
-        UserNotFoundError: A pending change refers to an owner who does not exist.
-        InvalidValueError: A constraint of the host application refuses a value.
-        ValidationError: A pending change is invalid.
+        AlreadyExistsError: A unique index of the host application is stricter than this package's.
         ValueError: `placeholder_names` or `date_format` is invalid, or the source is closed, is a terminal, or is
             being read by another import.
         TypeError: The source is neither a path nor a file opened in text mode, or `progress` is neither a bool nor a

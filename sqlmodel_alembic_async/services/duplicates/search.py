@@ -72,10 +72,6 @@ async def find_duplicate_users(session: AsyncSession) -> AsyncIterator[Duplicate
 
     Raises:
         DatabaseError: The database failed, or the session is closed or used by another task.
-        ValidationError: A pending change, which is flushed first, is invalid.
-        ConflictError: A pending change conflicts with stored rows.
-        InvalidValueError: The database refuses a value of a pending change.
-        UserNotFoundError: A pending change refers to an owner who does not exist.
 
     """
     async for group in _find(session, User):
@@ -92,10 +88,6 @@ async def find_duplicate_pets(session: AsyncSession) -> AsyncIterator[DuplicateG
 
     Raises:
         DatabaseError: The database failed, or the session is closed or used by another task.
-        ValidationError: A pending change, which is flushed first, is invalid.
-        ConflictError: A pending change conflicts with stored rows.
-        InvalidValueError: The database refuses a value of a pending change.
-        UserNotFoundError: A pending change refers to an owner who does not exist.
 
     """
     async for group in _find(session, Pet):

@@ -116,10 +116,11 @@ async def test_every_row_of_the_conditions_is_changed_in_the_session_too(session
 async def test_a_session_knows_which_rows_of_a_table_it_holds(session: AsyncSession) -> None:
     ada = await create_user(session, UserCreate(name="Ada"))
     rex, tom = [await create_pet(session, PetCreate(name=name)) for name in ("Rex", "Tom")]
-    session.expunge(await create_pet(session, PetCreate(name="Max")))
+    gone = await create_pet(session, PetCreate(name="Max"))
+    session.expunge(gone)
 
-    assert many_rows.held_ids(session, User) == {ada.id}
-    assert many_rows.held_ids(session, Pet) == {rex.id, tom.id}
+    assert many_rows.held_ids(session, User, [ada.id, ada.id + 1]) == {ada.id}
+    assert many_rows.held_ids(session, Pet, [rex.id, tom.id, gone.id]) == {rex.id, tom.id}
 
 
 async def test_rows_are_counted_by_what_is_asked_for(session: AsyncSession) -> None:
