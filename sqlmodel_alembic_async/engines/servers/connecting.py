@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -30,7 +31,11 @@ def _use_own_task(dialect: Dialect, record: object, args: list[Any], options: di
 
 async def _connect(connect: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
     async def open_connection() -> Any:
-        return await connect(*args, **options)
+        with suppress(UnicodeEncodeError):  # It holds the password.
+            return await connect(*args, **options)
+        raise ValueError(
+            "the password of the database URL has a character that the driver can not send: choose one of ASCII"
+        )
 
     task = asyncio.create_task(open_connection())
     try:

@@ -1,0 +1,161 @@
+"""Migrations beside a host's tables, other transactions, and unusual settings of an engine or a server."""
+
+import asyncio
+import contextlib
+import secrets
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+
+from sqlmodel_alembic_async import (
+    Database,
+    PetCreate,
+    UserCreate,
+    create_pet,
+    create_user,
+    migrations,
+)
+
+from .migrating import VERSION_TABLE, ask_once
+from .servers import new_database, on_server
+
+Work = Callable[[Database], Awaitable[None]]
+
+on_sqlite = pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("engine_name", ["postgresql"], indirect=True)
+on_mariadb = pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)
+on_servers = pytest.mark.parametrize("engine_name", ["postgresql", "mariadb"], indirect=True)
+
+
+async def upgrade(db: Database) -> None:
+    await migrations.upgrade(database=db)
+
+
+async def downgrade(db: Database) -> None:
+    await migrations.downgrade("base", database=db)
+
+
+async def create_tables(db: Database) -> None:
+    await db.create_tables()
+
+
+async def execute(db: Database, *statements: str) -> None:
+    async with db.engine.begin() as connection:
+        for statement in statements:
+            await connection.exec_driver_sql(statement)
+
+
+def quoted(db: Database, name: str) -> str:
+    return str(db.engine.dialect.identifier_preparer.quote(name))
+
+
+async def add_user_and_pet(db: Database) -> None:
+    async with db.transaction() as session:
+        owner = await create_user(session, UserCreate(name="Ada"))
+        await create_pet(session, PetCreate(name="Rex", owner_id=owner.id))
+
+
+# Schemas and isolation levels.
+
+
+@pytest.fixture
+def other_schema(empty_url: URL, engine_name: str) -> Iterator[str]:
+    """A schema beside the one in which an engine looks."""
+    name = f"{empty_url.database}_pets"
+    if engine_name == "postgresql":
+        asyncio.run(ask_once(empty_url, lambda connection: create_schema(connection, name)))
+        yield name
+    else:
+        on_server(engine_name, f"CREATE DATABASE {name}")
+        yield name
+        on_server(engine_name, "SET SESSION lock_wait_timeout = 60", f"DROP DATABASE {name}")
+
+
+def create_schema(connection: sa.Connection, name: str) -> None:
+    connection.execute(sa.schema.CreateSchema(name))
+    connection.commit()
+
+
+def tables_of(connection: sa.Connection, schema: str) -> set[str]:
+    return set(sa.inspect(connection).get_table_names(schema))
+
+
+MIGRATE = """
+import asyncio, sys
+from sqlmodel_alembic_async import Database, migrations
+
+async def main(url, level, work):
+    async with Database(url, isolation_level=level) as db:
+        await (migrations.upgrade(database=db) if work == "upgrade" else db.create_tables())
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+LEVELS = [
+    ("sqlite", "AUTOCOMMIT"),
+    ("postgresql", "REPEATABLE READ"),
+    ("postgresql", "SERIALIZABLE"),
+    ("postgresql", "AUTOCOMMIT"),
+    ("mariadb", "SERIALIZABLE"),
+    ("mariadb", "AUTOCOMMIT"),
+]
+
+
+async def delete_version(db: Database) -> None:
+    await execute(db, f"DELETE FROM {VERSION_TABLE}")
+
+
+@contextlib.contextmanager
+def writer_at_work(url: URL) -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(sqlite3.connect(str(url.database), isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        yield writer
+
+
+@on_mariadb
+async def test_a_password_that_can_not_be_sent_is_told_and_not_shown(empty_url: URL) -> None:
+    async with Database(empty_url.set(password="sesame\u20ac")) as db:
+        for work in (upgrade, create_tables, lambda db: migrations.current(database=db), add_user_and_pet):
+            error: BaseException | None = None
+            try:
+                await work(db)
+            except ValueError as caught:
+                error = caught
+
+            assert error is not None
+            assert "the password of the database URL has a character" in str(error)
+            while error is not None:
+                assert "sesame" not in repr((error, error.__dict__))
+                error = error.__cause__ or error.__context__
+
+
+@pytest.fixture
+def reader_url(engine_name: str, tmp_path: Path) -> Iterator[URL]:
+    """A database on whose tables this account has no more than the right to read."""
+    user = f"test_{secrets.token_hex(6)}"
+    with new_database(engine_name, tmp_path) as url:
+        if engine_name == "postgresql":
+            on_server(engine_name, f"CREATE ROLE {user} LOGIN")
+            asyncio.run(ask_once(url, revoke))
+        else:
+            on_server(engine_name, f"CREATE USER {user}@'%'", f"GRANT SELECT ON {url.database}.* TO {user}@'%'")
+        yield url.set(username=user)
+    on_server(engine_name, f"DROP ROLE {user}" if engine_name == "postgresql" else f"DROP USER {user}@'%'")
+
+
+def revoke(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    connection.commit()
+
+
+BAD_VERSIONS = {
+    "empty": "('')",
+    "abbreviated": "('{head:.4}')",
+    "symbolic": "('head')",
+    "twice": "('{head}'), ('{head}')",
+    "null": "(NULL)",
+}
