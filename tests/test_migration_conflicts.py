@@ -20,7 +20,7 @@ from sqlmodel_alembic_async import (
     migrations,
 )
 
-from .migrating import VERSION_TABLE, ask_once
+from .migrating import VERSION_TABLE, ask, ask_once, table_names
 from .servers import new_database, on_server
 
 Work = Callable[[Database], Awaitable[None]]
@@ -150,6 +150,17 @@ def reader_url(engine_name: str, tmp_path: Path) -> Iterator[URL]:
 def revoke(connection: sa.Connection) -> None:
     connection.exec_driver_sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     connection.commit()
+
+
+@on_mariadb
+async def test_a_session_that_shows_tables_without_quotes_finds_ours(empty_url: URL) -> None:
+    async with Database(empty_url, connect_args={"init_command": "SET sql_quote_show_create = 0"}) as db:
+        await create_tables(db)
+        await create_tables(db)
+        await upgrade(db)
+        await downgrade(db)
+
+        assert await ask(db, table_names) == {VERSION_TABLE}
 
 
 BAD_VERSIONS = {

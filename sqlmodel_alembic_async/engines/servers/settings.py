@@ -38,7 +38,7 @@ def prepare(engine: Engine) -> None:
     if dialect.name != "postgresql":
         event.listen(engine, "begin", _begin)
         # Before SQLAlchemy gets to know the server, and rolls that back.
-        event.listen(engine, "connect", _end_transactions_for_good, insert=True)
+        event.listen(engine, "connect", _set_session, insert=True)
     if dialect.driver in DRIVERS:
         close_abandoned_connections(engine)
     kill_abandoned_statements(engine)
@@ -64,9 +64,10 @@ def _begin(connection: Connection) -> None:
         connection.exec_driver_sql("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
 
 
-def _end_transactions_for_good(connection: Any, record: object) -> None:
-    # A server may be set up to begin another transaction, of the same kind, with each COMMIT and ROLLBACK.
-    _execute(connection, "SET SESSION completion_type = 'NO_CHAIN'")
+def _set_session(connection: Any, record: object) -> None:
+    # A server may be set up to begin another transaction, of the same kind, with each COMMIT and ROLLBACK, and to show
+    # tables in a way that SQLAlchemy does not understand.
+    _execute(connection, "SET SESSION completion_type = 'NO_CHAIN', sql_quote_show_create = 1")
 
 
 def _execute(connection: Any, statement: str) -> None:
