@@ -13,12 +13,14 @@ from sqlalchemy.engine import URL
 
 from sqlmodel_alembic_async import (
     Database,
+    DatabaseError,
     PetCreate,
     UserCreate,
     create_pet,
     create_user,
     migrations,
 )
+from sqlmodel_alembic_async.models import TABLES
 
 from .migrating import VERSION_TABLE, ask, ask_once, table_names
 from .servers import new_database, on_server
@@ -57,6 +59,18 @@ async def add_user_and_pet(db: Database) -> None:
     async with db.transaction() as session:
         owner = await create_user(session, UserCreate(name="Ada"))
         await create_pet(session, PetCreate(name="Rex", owner_id=owner.id))
+
+
+@on_postgresql
+async def test_a_view_that_keeps_a_table_from_being_dropped_is_told(empty_url: URL) -> None:
+    async with Database(empty_url) as db:
+        await upgrade(db)
+        await execute(db, "CREATE VIEW rex AS SELECT * FROM pet")
+
+        with pytest.raises(DatabaseError, match="another object, such as a view, depends on the table"):
+            await downgrade(db)
+
+        assert await ask(db, table_names) == {*TABLES, VERSION_TABLE}
 
 
 # Schemas and isolation levels.
@@ -150,6 +164,14 @@ def reader_url(engine_name: str, tmp_path: Path) -> Iterator[URL]:
 def revoke(connection: sa.Connection) -> None:
     connection.exec_driver_sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     connection.commit()
+
+
+@on_servers
+@pytest.mark.parametrize("work", [upgrade, create_tables])
+async def test_the_lack_of_a_right_is_told(reader_url: URL, work: Work) -> None:
+    async with Database(reader_url) as db:
+        with pytest.raises(DatabaseError, match="lacks a right"):
+            await work(db)
 
 
 @on_mariadb
