@@ -143,9 +143,10 @@ class Database:
 
         Raises:
             DatabaseError: A table that is not this package's has the name of one of its tables.
+            RuntimeError: This task is in a transaction of this database.
 
         """
-        with translated(OSError):
+        with self._only_transaction_of_this_task(), translated(OSError):
             async with self._writer.connect() as connection:
                 await connection.run_sync(_create_tables)
 

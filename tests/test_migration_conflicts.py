@@ -130,6 +130,13 @@ def writer_at_work(url: URL) -> Iterator[sqlite3.Connection]:
         yield writer
 
 
+async def test_tables_are_not_created_in_a_transaction_of_the_same_task(empty_url: URL) -> None:
+    async with Database(empty_url) as db, db.transaction():
+        with pytest.raises(RuntimeError, match="in a transaction of this database already"):
+            async with asyncio.timeout(5):
+                await db.create_tables()
+
+
 @on_mariadb
 async def test_a_password_that_can_not_be_sent_is_told_and_not_shown(empty_url: URL) -> None:
     async with Database(empty_url.set(password="sesame\u20ac")) as db:
