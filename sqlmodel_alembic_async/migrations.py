@@ -3,12 +3,12 @@
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic import command
+from alembic import command, context, op
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -24,10 +24,19 @@ VERSION_TABLE = "sqlmodel_alembic_async_version"  # Of our own, so that a host's
 
 _PACKAGE = Path(__file__).parent
 _TURN = 0.02  # Seconds between two looks whether another task of this process has ended its migration.
-_alembic = threading.Lock()
 
-# A child process has no thread that would release it. Only Unix has fork(); logging resets its locks in this way, too.
-getattr(os, "register_at_fork", dict)(after_in_child=_alembic._at_fork_reinit)  # type: ignore[attr-defined]  # not in typeshed
+_alembic = threading.Lock()  # Held for an instant, to look who may run Alembic, and to change that.
+_owner: asyncio.AbstractEventLoop | None = None  # The event loop that runs Alembic.
+
+
+def _after_fork_in_child() -> None:
+    # A child process has no thread that would end the migration, or release the lock. logging resets its locks, too.
+    global _owner
+    _alembic._at_fork_reinit()  # type: ignore[attr-defined]  # not in typeshed
+    _owner = None
+
+
+getattr(os, "register_at_fork", dict)(after_in_child=_after_fork_in_child)  # Only Unix has it, as it has fork().
 
 _Work = Callable[[sa.Connection, Callable[[], None]], None]
 
@@ -106,7 +115,7 @@ async def _run(database: Database, order: Callable[[Config, str], None], revisio
         config = _config()
         config.attributes.update(connection=connection, begins=begins)
         try:
-            with translated():
+            with translated(), _outer_proxies_kept():
                 order(config, revision)
         except CommandError as error:
             raise _refusal(connection, revision, error) from error
@@ -132,12 +141,41 @@ def _refusal(connection: sa.Connection, revision: str, error: CommandError) -> E
 @asynccontextmanager
 async def _alone() -> AsyncIterator[None]:
     # Alembic keeps its context in module globals: one process runs one command at a time, whatever its event loops.
-    while not _alembic.acquire(blocking=False):  # noqa: ASYNC110  # an asyncio.Lock serves one event loop only
+    loop = asyncio.get_running_loop()
+    while not _take_over(loop):  # noqa: ASYNC110  # an asyncio.Event serves one event loop only
         await asyncio.sleep(_TURN)
     try:
         yield
     finally:
-        _alembic.release()
+        _let_go(loop)
+
+
+def _take_over(loop: asyncio.AbstractEventLoop) -> bool:
+    global _owner
+    with _alembic:
+        # What a closed event loop has not ended will never end.
+        is_free = _owner is None or _owner.is_closed()
+        if is_free:
+            _owner = loop
+    return is_free
+
+
+def _let_go(loop: asyncio.AbstractEventLoop) -> None:
+    global _owner
+    with _alembic:
+        if _owner is loop:
+            _owner = None
+
+
+@contextmanager
+def _outer_proxies_kept() -> Iterator[None]:
+    """Give `alembic.context` and `alembic.op` back to the env.py, a host's, that awaits this command."""
+    outer = [proxy for module in (context, op) if (proxy := getattr(module, "_proxy", None)) is not None]
+    try:
+        yield
+    finally:
+        for proxy in outer:
+            proxy._install_proxy()
 
 
 def _config() -> Config:

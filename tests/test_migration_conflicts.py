@@ -130,6 +130,32 @@ def writer_at_work(url: URL) -> Iterator[sqlite3.Connection]:
         yield writer
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_migration_that_a_closed_event_loop_left_behind_blocks_no_other_one(tmp_path: Path) -> None:
+    async def wait_for_writer() -> asyncio.Task[None]:
+        task = asyncio.create_task(upgrade(Database(f"sqlite:///{path}")))
+        await asyncio.sleep(0.5)
+        return task
+
+    path = tmp_path / "left.db"
+    sqlite3.connect(path).close()
+    loop = asyncio.new_event_loop()
+    with writer_at_work(sa.make_url(f"sqlite:///{path}")):
+        left = loop.run_until_complete(wait_for_writer())
+        assert not left.done()
+        loop.close()
+
+    async def upgrade_another() -> str | None:
+        async with Database("sqlite://") as db:
+            await asyncio.wait_for(upgrade(db), 5)
+            return await migrations.current(database=db)
+
+    assert asyncio.run(upgrade_another()) == migrations.head()
+    left._log_destroy_pending = False  # type: ignore[attr-defined]  # it is as it should be
+    del left
+    assert asyncio.run(upgrade_another()) == migrations.head()
+
+
 async def test_tables_are_not_created_in_a_transaction_of_the_same_task(empty_url: URL) -> None:
     async with Database(empty_url) as db, db.transaction():
         with pytest.raises(RuntimeError, match="in a transaction of this database already"):

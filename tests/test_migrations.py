@@ -571,6 +571,21 @@ async def test_a_host_application_migrates_the_same_database(empty_url: URL, hos
     assert "first (head)" in alembic(empty_url, "current", ini=host)
 
 
+async def test_a_hosts_env_migrates_our_tables_before_its_own(empty_url: URL, host: Path) -> None:
+    env = host.parent / "host" / "env.py"
+    ours = """
+    from sqlmodel_alembic_async import Database, migrations
+    async with Database(os.environ["DATABASE_URL"]) as database:
+        await migrations.upgrade(database=database)
+"""
+    env.write_text(HOST_ENV.replace("async def main():", f"async def main():{ours}"))
+
+    alembic(empty_url, "upgrade", "head", ini=host)
+
+    assert await ask_once(empty_url, table_names) == {"clinic", "alembic_version", *TABLES, VERSION_TABLE}
+    assert "first (head)" in alembic(empty_url, "current", ini=host)
+
+
 async def test_a_host_table_in_the_same_metadata_is_not_ours(empty_url: URL, checkout: Path) -> None:
     env = checkout.parent / "alembic" / "env.py"
     env.write_text(
