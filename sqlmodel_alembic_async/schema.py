@@ -90,10 +90,16 @@ def drop(connection: sa.Connection, tables: Collection[sa.Table]) -> None:
     """Drop the tables that are there, the last one first.
 
     Raises:
-        DatabaseError: A different table has the name of one of these. Nothing is changed.
+        DatabaseError: A different table has the name of one of these, or a foreign key to one of them. Nothing is
+            changed.
 
     """
     existing = _existing(connection, tables)
+    for table in existing or ():
+        if others := referring_tables(connection, table) - {table.name for table in tables}:
+            raise DatabaseError(
+                f'the table "{min(others)}" has a foreign key to "{table.name}": drop that key, or its table, first'
+            )
     for table in reversed(list(tables)):
         if existing is None or table in existing:
             connection.execute(sa.schema.DropTable(table))
@@ -104,15 +110,41 @@ def exists(connection: sa.Connection, table: sa.Table) -> bool:
     return sa.inspect(connection).has_table(table.name, connection.schema_for_object(table))
 
 
+_REFERRING = {
+    "sqlite": "SELECT m.name FROM sqlite_master AS m JOIN pragma_foreign_key_list(m.name) AS k"
+    " WHERE m.type = 'table' AND lower(k.\"table\") = :name",
+    "postgresql": "SELECT c.relname FROM pg_constraint AS k JOIN pg_class AS c ON c.oid = k.conrelid"
+    " WHERE k.contype = 'f' AND k.confrelid = to_regclass(:place)",
+    "mysql": "SELECT table_name FROM information_schema.key_column_usage"
+    " WHERE referenced_table_schema = coalesce(:schema, database()) AND referenced_table_name = :name",
+}
+
+
+def referring_tables(connection: sa.Connection, table: sa.Table) -> set[str]:
+    """Return the names of the tables, a host's too, that have a foreign key to this one."""
+    query = sa.text(_REFERRING.get(connection.dialect.name, _REFERRING["mysql"]))
+    place = {"name": table.name, "schema": connection.schema_for_object(table), "place": _place(connection, table)}
+    return set(connection.scalars(query, {name: place[name] for name in query._bindparams}))
+
+
+def _place(connection: sa.Connection, table: sa.Table) -> str:
+    preparer = connection.dialect.identifier_preparer
+    parts = filter(None, (connection.schema_for_object(table), table.name))
+    return ".".join(map(preparer.quote_identifier, parts))
+
+
 def is_same(connection: sa.Connection, table: sa.Table) -> bool:
     """Tell whether the table with this name has all columns and named constraints of this one."""
     inspector = sa.inspect(connection)
     place = (table.name, connection.schema_for_object(table))
-    constraints = (
-        inspector.get_check_constraints(*place)
-        + inspector.get_unique_constraints(*place)
-        + inspector.get_foreign_keys(*place)
-    )
+    try:
+        constraints = (
+            inspector.get_check_constraints(*place)
+            + inspector.get_unique_constraints(*place)
+            + inspector.get_foreign_keys(*place)
+        )
+    except sa.exc.NoSuchTableError:  # SQLite finds a table whatever the case of its name, SQLAlchemy does not.
+        return False
     names = {item["name"] for item in constraints}
     columns = {item["name"] for item in inspector.get_columns(*place)}
     # Only PostgreSQL keeps the name of a primary key.

@@ -16,6 +16,8 @@ from sqlmodel_alembic_async import (
     DatabaseError,
     PetCreate,
     UserCreate,
+    count_pets,
+    count_users,
     create_pet,
     create_user,
     migrations,
@@ -61,6 +63,32 @@ async def add_user_and_pet(db: Database) -> None:
         await create_pet(session, PetCreate(name="Rex", owner_id=owner.id))
 
 
+# A host's tables.
+
+
+@pytest.mark.parametrize("rows", [[], ["INSERT INTO visit VALUES (1, 1)"]], ids=["empty", "with a row"])
+@pytest.mark.parametrize("name", TABLES)
+async def test_a_downgrade_is_refused_while_a_hosts_table_refers_to_ours(
+    empty_url: URL, name: str, rows: list[str]
+) -> None:
+    async with Database(empty_url) as db:
+        await upgrade(db)
+        await add_user_and_pet(db)
+        visit = f"(id INTEGER PRIMARY KEY, ours INTEGER, FOREIGN KEY (ours) REFERENCES {quoted(db, name)} (id))"
+        await execute(db, f"CREATE TABLE visit {visit}", *rows)
+
+        with pytest.raises(DatabaseError, match=f'"visit" has a foreign key to "{name}": drop'):
+            await downgrade(db)
+
+        assert await ask(db, table_names) == {*TABLES, "visit", VERSION_TABLE}
+        assert await migrations.current(database=db) == migrations.head()
+        async with db.reading() as session:
+            assert (await count_users(session), await count_pets(session)) == (1, 1)
+        await execute(db, "DROP TABLE visit")
+        await downgrade(db)
+        assert await ask(db, table_names) == {VERSION_TABLE}
+
+
 @on_postgresql
 async def test_a_view_that_keeps_a_table_from_being_dropped_is_told(empty_url: URL) -> None:
     async with Database(empty_url) as db:
@@ -71,6 +99,20 @@ async def test_a_view_that_keeps_a_table_from_being_dropped_is_told(empty_url: U
             await downgrade(db)
 
         assert await ask(db, table_names) == {*TABLES, VERSION_TABLE}
+
+
+@on_sqlite
+@pytest.mark.parametrize("kind", ["TABLE {} (id INTEGER PRIMARY KEY)", "VIEW {} AS SELECT 1 AS id"])
+@pytest.mark.parametrize("name", ["User", "PET"])
+@pytest.mark.parametrize("work", [upgrade, create_tables])
+async def test_a_hosts_table_of_the_same_name_in_another_case_is_refused(
+    empty_url: URL, work: Work, name: str, kind: str
+) -> None:
+    async with Database(empty_url) as db:
+        await execute(db, "CREATE " + kind.format(name))
+
+        with pytest.raises(DatabaseError, match=f'"{name.lower()}" that is not this package\'s'):
+            await work(db)
 
 
 # Schemas and isolation levels.
