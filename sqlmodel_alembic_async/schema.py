@@ -1,5 +1,7 @@
 """Tables made and removed, one process at a time: what an interruption left half done is recognised and finished."""
 
+import sqlite3
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -9,6 +11,10 @@ import sqlalchemy as sa
 from .errors import DatabaseError, TransactionConflictError
 
 LOCK_TIMEOUT = 3600  # Seconds that MariaDB and MySQL let one process wait for another one's changes.
+SQLITE_LOCK_TIMEOUT = 60  # Seconds that SQLite lets a migration wait for any other writer.
+TABLE_LOCK_TIMEOUT = (
+    10  # Seconds that a change waits for transactions that use the tables: new readers queue behind it.
+)
 
 # Earlier versions of this package take the same locks. PostgreSQL's are numbers.
 _LOCK = 0x5A17E7
@@ -20,6 +26,7 @@ def alone(connection: sa.Connection) -> Iterator[None]:
     """Keep other processes from changing the schema: they wait until this block ends. It commits, or rolls back.
 
     Raises:
+        DatabaseError: The URL names no database.
         TransactionConflictError: Another process has not ended in time.
 
     """
@@ -30,32 +37,67 @@ def alone(connection: sa.Connection) -> Iterator[None]:
 
 @contextmanager
 def _sqlite(connection: sa.Connection) -> Iterator[None]:
-    with connection.begin():  # IMMEDIATE: the first statement takes the lock.
+    if getattr(connection.connection, "isolation_level", "") is None:
+        connection.execution_options(isolation_level="SERIALIZABLE")  # An engine in AUTOCOMMIT begins no transaction.
+    with _locked_sqlite(connection):
         yield
+
+
+def _locked_sqlite(connection: sa.Connection) -> sa.Transaction:
+    deadline = time.monotonic() + SQLITE_LOCK_TIMEOUT
+    while True:
+        transaction = connection.begin()
+        try:
+            connection.exec_driver_sql("SELECT 1")  # IMMEDIATE: the first statement takes the lock.
+            return transaction
+        except sa.exc.OperationalError as error:
+            transaction.rollback()
+            is_busy = getattr(error.driver_exception, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() > deadline:
+                raise
 
 
 @contextmanager
 def _postgresql(connection: sa.Connection) -> Iterator[None]:
+    # In a stricter level a process that has waited would not see the tables that the other one made meanwhile.
+    connection.execution_options(isolation_level="READ COMMITTED")
     with connection.begin():
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+        connection.execute(sa.select(sa.func.set_config("lock_timeout", f"{TABLE_LOCK_TIMEOUT}s", True)))
         yield
 
 
 @contextmanager
 def _mysql(connection: sa.Connection) -> Iterator[None]:
     # The lock is the session's: each DDL statement commits.
+    _require_database(connection)
     name = sa.func.concat(sa.func.left(sa.func.sha1(sa.func.database()), 16), ":", _LOCK_NAME)
-    if not connection.scalar(sa.select(sa.func.get_lock(name, LOCK_TIMEOUT))):
+    lock = sa.select(sa.func.get_lock(name, LOCK_TIMEOUT), sa.literal_column("@@SESSION.lock_wait_timeout"))
+    locked, timeout = connection.execute(lock).one()
+    if not locked:
         raise TransactionConflictError("another process is changing the tables of this database: try again later")
-    connection.commit()
     try:
+        connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {TABLE_LOCK_TIMEOUT}")
+        connection.commit()
         yield
         connection.commit()
     finally:
         if not connection.invalidated:  # A lost connection has lost its lock.
             connection.rollback()
+            connection.exec_driver_sql("UNLOCK TABLES")
+            connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {timeout}")
             connection.execute(sa.select(sa.func.release_lock(name)))
             connection.commit()
+
+
+def commits_each_statement(connection: sa.Connection) -> bool:
+    """Tell whether an interruption leaves a part of the changes: the database commits each DDL statement."""
+    return connection.dialect.name not in ("sqlite", "postgresql")
+
+
+def _require_database(connection: sa.Connection) -> None:
+    if commits_each_statement(connection) and connection.dialect.default_schema_name is None:
+        raise DatabaseError("the database URL names no database: add its name, as in driver://user@host/name")
 
 
 def create(connection: sa.Connection, tables: Collection[sa.Table]) -> None:
@@ -107,6 +149,7 @@ def drop(connection: sa.Connection, tables: Collection[sa.Table]) -> None:
 
 def exists(connection: sa.Connection, table: sa.Table) -> bool:
     """Tell whether there is a table with this name."""
+    _require_database(connection)
     return sa.inspect(connection).has_table(table.name, connection.schema_for_object(table))
 
 

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import secrets
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -15,12 +17,15 @@ from sqlmodel_alembic_async import (
     Database,
     DatabaseError,
     PetCreate,
+    StorageError,
+    TransactionConflictError,
     UserCreate,
     count_pets,
     count_users,
     create_pet,
     create_user,
     migrations,
+    schema,
 )
 from sqlmodel_alembic_async.models import TABLES
 
@@ -161,6 +166,61 @@ LEVELS = [
 ]
 
 
+@pytest.mark.parametrize("work", ["upgrade", "create_tables"])
+@pytest.mark.parametrize(("engine_name", "level"), LEVELS, indirect=["engine_name"])
+def test_processes_migrate_at_once_in_any_isolation_level(empty_url: URL, level: str, work: str) -> None:
+    command = [sys.executable, "-c", MIGRATE, empty_url.render_as_string(hide_password=False), level, work]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+
+    errors = [process.communicate(timeout=60)[1] for process in processes]
+
+    assert [process.returncode for process in processes] == [0, 0, 0, 0], errors
+    expected = {*TABLES, VERSION_TABLE} if work == "upgrade" else {*TABLES}
+    assert asyncio.run(ask_once(empty_url, table_names)) == expected
+
+
+@on_sqlite
+async def test_a_failed_migration_changes_nothing_in_autocommit_either(empty_url: URL) -> None:
+    async with Database(empty_url, isolation_level="AUTOCOMMIT") as db:
+
+        def fail(connection: object, cursor: object, statement: str, *rest: object) -> None:
+            if statement.strip().startswith("CREATE TABLE pet"):
+                raise KeyError
+
+        sa.event.listen(db.engine.sync_engine, "before_cursor_execute", fail)
+        with pytest.raises(KeyError):
+            await upgrade(db)
+
+        assert await ask(db, table_names) == set()
+
+
+# Other transactions.
+
+
+@on_servers
+async def test_a_migration_does_not_wait_for_an_idle_transaction_without_end(
+    empty_url: URL, engine_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "TABLE_LOCK_TIMEOUT", 1, raising=False)
+    async with Database(empty_url) as db, Database(empty_url) as host:
+        await upgrade(db)
+        async with host.session() as session:
+            await count_pets(session)
+
+            task = asyncio.create_task(downgrade(db))
+            await asyncio.wait([task], timeout=15)
+            ended = task.done()
+        await asyncio.wait([task])
+
+        assert ended
+        assert isinstance(task.exception(), TransactionConflictError)
+        assert "perhaps one that is idle" in str(task.exception())
+        assert await ask(db, table_names) == {*TABLES, VERSION_TABLE}
+        if engine_name == "mariadb":
+            assert await ask(db, lambda connection: connection.scalar(sa.text("SELECT @@lock_wait_timeout"))) > 10
+        await downgrade(db)
+
+
 async def delete_version(db: Database) -> None:
     await execute(db, f"DELETE FROM {VERSION_TABLE}")
 
@@ -170,6 +230,39 @@ def writer_at_work(url: URL) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(sqlite3.connect(str(url.database), isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
         yield writer
+
+
+@on_sqlite
+@pytest.mark.parametrize("work", [upgrade, create_tables])
+async def test_a_migration_waits_longer_for_a_writer_than_a_transaction_does(empty_url: URL, work: Work) -> None:
+    async with Database(empty_url, connect_args={"timeout": 0.1}) as db:
+        await ask(db, table_names)
+        with writer_at_work(empty_url):
+            task = asyncio.create_task(work(db))
+            await asyncio.wait([task], timeout=1)
+        await asyncio.wait_for(task, 20)
+
+        assert await ask(db, table_names) >= {*TABLES}
+
+
+@on_sqlite
+async def test_a_migration_gives_up_where_a_writer_does_not_end(
+    empty_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "SQLITE_LOCK_TIMEOUT", 0)
+    async with Database(empty_url, connect_args={"timeout": 0.1}) as db:
+        await ask(db, table_names)
+        with writer_at_work(empty_url), pytest.raises(TransactionConflictError):
+            await upgrade(db)
+
+
+@on_sqlite
+async def test_a_migration_of_a_file_that_can_only_be_read_does_not_wait(empty_url: URL) -> None:
+    async with Database(empty_url) as db:
+        await ask(db, table_names)
+    async with Database(f"sqlite:///file:{empty_url.database}?mode=ro&uri=true") as db:
+        with pytest.raises(StorageError):
+            await asyncio.wait_for(upgrade(db), 5)
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
