@@ -2,19 +2,21 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging.config import fileConfig
 from typing import Any
 
 import sqlalchemy as sa
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
+from alembic.util import CommandError
 from sqlmodel import SQLModel
 
 from sqlmodel_alembic_async import columns, schema
 from sqlmodel_alembic_async.databases import Database
+from sqlmodel_alembic_async.engines import BEGIN
 from sqlmodel_alembic_async.errors import ConflictError
-from sqlmodel_alembic_async.migrations import VERSION_TABLE, run_to_the_end
+from sqlmodel_alembic_async.migrations import VERSION, VERSION_TABLE, run_to_the_end
 from sqlmodel_alembic_async.models import TABLES
 
 config = context.config
@@ -58,62 +60,138 @@ def run_offline() -> None:
 
 def run_on(connection: sa.Connection, begins: Callable[[], None]) -> None:
     """Migrate on this connection, one process at a time; `begins` is called when it is this one's turn."""
-    guard = _sqlite if connection.dialect.name == "sqlite" else schema.alone
-    with guard(connection):
+    if connection.dialect.name == "sqlite" and _finds_nothing_to_do(connection):
+        return
+    connection.execution_options(**{BEGIN: "IMMEDIATE"})
+    with _foreign_keys_off(connection), schema.alone(connection):
         begins()
-        # Told of the connection only now, Alembic knows that the transaction is not its own to commit.
-        context.configure(connection=connection, transactional_ddl=connection.in_transaction(), **OPTIONS)
-        _correct_version(connection)
-        context.run_migrations()
+        _configure(connection)
+        if not _has_nothing_to_do(connection):  # Another process may have done it meanwhile.
+            with _no_new_orphans(connection):
+                _correct_version(connection)
+                context.run_migrations()
+
+
+def _finds_nothing_to_do(connection: sa.Connection) -> bool:
+    # Without the lock, for which it would wait for every writer. A server has one for migrations only.
+    connection.execution_options(**{BEGIN: "DEFERRED"})
+    with connection.begin():
+        _configure(connection)
+        return _has_nothing_to_do(connection)
+
+
+def _configure(connection: sa.Connection) -> None:
+    # Told of the connection only in a transaction, Alembic knows that it is not its own to commit.
+    context.configure(
+        connection=connection,
+        transactional_ddl=connection.in_transaction(),
+        version_table_schema=connection.schema_for_object(VERSION),
+        **OPTIONS,
+    )
 
 
 @contextmanager
-def _sqlite(connection: sa.Connection) -> Iterator[None]:
+def _foreign_keys_off(connection: sa.Connection) -> Iterator[None]:
     # A batch migration rebuilds a table by dropping the old one: with foreign keys on, its children would go with it.
     # SQLite ignores this setting inside a transaction.
+    if connection.dialect.name != "sqlite":
+        yield
+        return
     driver = connection.connection
     try:
         driver.cursor().execute("PRAGMA foreign_keys = OFF")
-        with schema.alone(connection):
-            before = _orphans(connection)
-            yield
-            if orphans := _orphans(connection) - before:
-                raise ConflictError(f"{len(orphans)} rows would refer to rows that do not exist: nothing was migrated")
+        yield
     finally:
         if not connection.invalidated:
-            driver.cursor().execute("PRAGMA foreign_keys = ON")
+            try:
+                driver.cursor().execute("PRAGMA foreign_keys = ON")
+            except BaseException:  # A cancellation, too: nobody is to get this connection without foreign keys.
+                connection.invalidate()
+                raise
+
+
+@contextmanager
+def _no_new_orphans(connection: sa.Connection) -> Iterator[None]:
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    before = _orphans(connection)
+    yield
+    if orphans := _orphans(connection) - before:
+        raise ConflictError(f"{len(orphans)} rows would refer to rows that do not exist: nothing was migrated")
 
 
 def _orphans(connection: sa.Connection) -> set[tuple[Any, ...]]:
-    # Of the whole file: a host's table may have some of its own already.
-    return set(map(tuple, connection.exec_driver_sql("PRAGMA foreign_key_check")))
+    # A host's table may have some of its own already.
+    ours = [SQLModel.metadata.tables[name] for name in TABLES]
+    names = {*TABLES}.union(*(schema.referring_tables(connection, table) for table in ours))
+    found = set()
+    for name in names:
+        # SQLite can not check a host's table that has a foreign key to columns that are not unique.
+        with suppress(sa.exc.OperationalError):
+            rows = connection.execute(sa.text("SELECT * FROM pragma_foreign_key_check(:name)"), {"name": name})
+            found.update(map(tuple, rows))
+    return found
+
+
+def _has_nothing_to_do(connection: sa.Connection) -> bool:
+    migration = context.get_context()
+    if migration.opts["fn"].__name__ not in ("upgrade", "downgrade"):
+        return False
+    heads = migration.get_current_heads()
+    known = {script.revision for script in migration.script.walk_revisions()}
+    if not {*heads} <= known or len({*heads}) < len(heads):
+        raise CommandError(f"Can't locate revision identified by {', '.join(map(repr, heads))}")
+    correct = _correct_heads(connection)
+    steps = _steps(heads if correct is None else correct)
+    return correct is None and not steps and schema.exists(connection, VERSION)
+
+
+def _steps(heads: tuple[str, ...]) -> list[Any]:
+    """Return the steps of this command from these revisions."""
+    migration = context.get_context()
+    try:
+        return list(migration.opts["fn"](heads, migration))
+    except AssertionError as error:  # What Alembic raises for some that are none.
+        raise CommandError("there is no such revision") from error
+
+
+def _correct_heads(connection: sa.Connection) -> tuple[str, ...] | None:
+    """Return where an interrupted step of the first revision began: from there Alembic is to run it again.
+
+    MariaDB and MySQL commit each DDL statement. A version without all of its tables comes from a downgrade, tables
+    without a version from an upgrade.
+    """
+    migration = context.get_context()
+    plan, heads = migration.opts["fn"].__name__, migration.get_current_heads()
+    if not schema.exists(connection, VERSION):
+        return None
+    for first in migration.script.get_bases():
+        left = _left(connection, first)
+        if plan == "upgrade" and heads == (first,) and len(left) < len(_tables(first)):
+            return ()
+        half_created = schema.commits_each_statement(connection) and heads == () and left
+        if plan == "downgrade" and half_created and all(schema.is_same(connection, table) for table in left):
+            return (first,)
+    return None
 
 
 def _correct_version(connection: sa.Connection) -> None:
-    """Set the version back to where an interrupted step of the first revision began: Alembic then runs it again.
-
-    MariaDB and MySQL commit each DDL statement. A version without all of its tables comes from a downgrade, empty
-    tables without a version from an upgrade.
-    """
-    migration = context.get_context()
-    plan, heads = migration.opts["fn"], migration.get_current_heads()
-    if not sa.inspect(connection).has_table(VERSION_TABLE):
-        return
-    version = sa.table(VERSION_TABLE, sa.column("version_num"))
-    for first in migration.script.get_bases():
-        tables = getattr(migration.script.get_revision(first).module, "TABLES", ())
-        left = [table for table in tables if schema.exists(connection, table)]
-        half_dropped = heads == (first,) and len(left) < len(tables)
-        half_created = heads == () and left and all(_is_unused(connection, table) for table in left)
-        if half_dropped and plan.__name__ == "upgrade":
-            connection.execute(version.delete())
-        if half_created and plan.__name__ == "downgrade" and plan((first,), migration):
-            connection.execute(version.insert().values(version_num=first))
+    correct = _correct_heads(connection)
+    if correct == ():
+        connection.execute(VERSION.delete())
+    for first in correct or ():
+        # Tables with rows are in use: create_tables() made them.
+        if _steps((first,)) and schema.drop_unused(connection, _left(connection, first)):
+            connection.execute(VERSION.insert().values(version_num=first))
 
 
-def _is_unused(connection: sa.Connection, table: sa.Table) -> bool:
-    rows = sa.select(sa.literal(1)).select_from(table).limit(1)
-    return schema.is_same(connection, table) and connection.execute(rows).first() is None
+def _tables(revision: str) -> tuple[sa.Table, ...]:
+    return getattr(context.script.get_revision(revision).module, "TABLES", ())
+
+
+def _left(connection: sa.Connection, revision: str) -> list[sa.Table]:
+    return [table for table in _tables(revision) if schema.exists(connection, table)]
 
 
 async def run_online() -> None:

@@ -14,13 +14,14 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
+from . import schema
 from .databases import Database
 from .databases import database as default_database
 from .driver_errors import translated
-from .engines import BEGIN
 from .errors import DatabaseError
 
 VERSION_TABLE = "sqlmodel_alembic_async_version"  # Of our own, so that a host's Alembic can share the database.
+VERSION = sa.Table(VERSION_TABLE, sa.MetaData(), sa.Column("version_num", sa.String(32)))
 
 _PACKAGE = Path(__file__).parent
 _TURN = 0.02  # Seconds between two looks whether another task of this process has ended its migration.
@@ -44,12 +45,15 @@ _Work = Callable[[sa.Connection, Callable[[], None]], None]
 async def upgrade(revision: str = "head", *, database: Database = default_database) -> None:
     """Bring the tables to this revision, and finish what an interrupted migration left; wait for other processes.
 
-    Once it has begun to change the database, it runs to its end: a cancellation is raised then.
+    Once it has begun to change the database, it runs to its end: a cancellation is raised then. An env.py may await it
+    before its own `context.configure`. Do not run Alembic commands of your own in this process at the same time:
+    Alembic keeps the command that is under way in module globals, and would mix up the two databases.
 
     Raises:
         ConflictError: On SQLite, rows would refer to rows that do not exist.
-        DatabaseError: A newer version of this package migrated the database, or a table that is not this package's
-            has the name of one of its tables.
+        DatabaseError: A newer version of this package migrated the database, the version table holds what is no
+            revision, or a table that is not this package's has the name of one of its tables.
+        TransactionConflictError: Another transaction uses the tables, and has not ended in time.
         ValueError: There is no such revision, or no way to it.
 
     """
@@ -63,8 +67,9 @@ async def downgrade(revision: str, *, database: Database = default_database) -> 
 
     Raises:
         ConflictError: On SQLite, rows would refer to rows that do not exist.
-        DatabaseError: A newer version of this package migrated the database, or a table that is not this package's
-            has the name of one of its tables.
+        DatabaseError: A newer version of this package migrated the database, the version table holds what is no
+            revision, or a table that is not this package's has the name of one of its tables, or a foreign key to one.
+        TransactionConflictError: Another transaction uses the tables, and has not ended in time.
         ValueError: There is no such revision, or no way to it.
 
     """
@@ -72,7 +77,12 @@ async def downgrade(revision: str, *, database: Database = default_database) -> 
 
 
 async def current(*, database: Database = default_database) -> str | None:
-    """Return the revision the tables are at, or None where they were never migrated."""
+    """Return the revision the tables are at, or None where they were never migrated.
+
+    Raises:
+        DatabaseError: The version table holds what is no revision.
+
+    """
     with translated(OSError):
         async with database.engine.connect() as connection:
             return await connection.run_sync(_current)
@@ -93,7 +103,6 @@ async def run_to_the_end(database: Database, work: _Work) -> None:
 
     async def run() -> None:
         async with database.engine.connect() as connection:
-            await connection.execution_options(**{BEGIN: "IMMEDIATE"})
             await connection.run_sync(work, begins)
 
     task = asyncio.create_task(run())
@@ -128,14 +137,16 @@ async def _run(database: Database, order: Callable[[Config, str], None], revisio
 
 
 def _refusal(connection: sa.Connection, revision: str, error: CommandError) -> Exception:
-    script = ScriptDirectory.from_config(_config())
-    known = {script.revision for script in script.walk_revisions()}
-    if unknown := [revision for revision in _stored(connection) if revision not in known]:
+    if unknown := [revision for revision in _stored(connection) if revision not in _known()]:
         return DatabaseError(
             f"the database is at revision {', '.join(unknown)}, which this version of the package does not know:"
             " a newer version migrated the database, install that one"
         )
     return ValueError(f"can not migrate to {revision!r}: {error}")
+
+
+def _known() -> set[str]:
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
 
 
 @asynccontextmanager
@@ -194,5 +205,16 @@ def _current(connection: sa.Connection) -> str | None:
 
 def _stored(connection: sa.Connection) -> list[str]:
     # More than one only where others wrote into the table.
-    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-    return sorted(context.get_current_heads())
+    if not schema.exists(connection, VERSION):
+        return []
+    options = {"version_table": VERSION_TABLE, "version_table_schema": connection.schema_for_object(VERSION)}
+    stored = MigrationContext.configure(connection, opts=options).get_current_heads()
+    if len(set(stored)) < len(stored) or any(map(_is_no_revision, stored)):
+        raise DatabaseError(f"the table {VERSION_TABLE} holds what is no revision: write the right one into it")
+    return sorted(stored)
+
+
+def _is_no_revision(stored: object) -> bool:
+    # Alembic reads symbols and abbreviations, too, but does not find them again in the table.
+    is_short = any(name.startswith(str(stored)) for name in _known() - {stored})
+    return not isinstance(stored, str) or is_short or stored in ("base", "head", "heads")

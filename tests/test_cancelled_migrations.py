@@ -57,7 +57,9 @@ async def create_tables(db: Database) -> None:
 
 async def begin_at(db: Database, work: Work) -> None:
     """Bring the tables to where the work begins."""
-    await (upgrade if work is downgrade else downgrade)(db)
+    await upgrade(db)
+    if work is not downgrade:
+        await downgrade(db)
 
 
 async def expect_end_of(db: Database, work: Work) -> None:
@@ -223,8 +225,8 @@ async def lock_held(url: URL) -> AsyncIterator[None]:
             await connection.invalidate()
 
 
-class FirstStatement:
-    """Watches the first statement of what is to wait for the lock."""
+class Statements:
+    """Watches the statements of what is to wait for the lock."""
 
     def __init__(self, db: Database) -> None:
         self._sent = 0
@@ -238,10 +240,15 @@ class FirstStatement:
     def _note_answered(self, *statement: object) -> None:
         self._answered += 1
 
-    async def waits(self) -> bool:
-        """Tell whether it is sent and not answered."""
-        was_sent = await becomes_true(lambda: self._sent > 0, _PATIENCE)
-        return was_sent and not await becomes_true(lambda: self._answered > 0, within=0.2)
+    async def wait(self) -> bool:
+        """Tell whether one of them is sent and not answered for a while."""
+        deadline = asyncio.get_running_loop().time() + _PATIENCE
+        while asyncio.get_running_loop().time() < deadline:
+            sent, answered = self._sent, self._answered
+            await asyncio.sleep(0.2)
+            if sent > answered == self._answered:
+                return True
+        return False
 
 
 async def nobody_waits(db: Database) -> bool:
@@ -263,11 +270,11 @@ async def test_one_process_at_a_time_changes_the_tables(empty_url: URL, work: Wo
     async with Database(empty_url) as db:
         await begin_at(db, work)
         before = await ask(db, table_names)
-        first_statement = FirstStatement(db)
+        statements = Statements(db)
         async with lock_held(empty_url):
             task = asyncio.create_task(work(db))
 
-            assert await first_statement.waits()
+            assert await statements.wait()
             assert await ask_once(empty_url, table_names) == before
         await asyncio.wait_for(task, _PATIENCE)
 
@@ -282,10 +289,10 @@ async def test_a_cancelled_migration_that_waits_for_another_process_gives_up(
     async with Database(empty_url) as db:
         await begin_at(db, work)
         before = await ask(db, table_names)
-        first_statement = FirstStatement(db)
+        statements = Statements(db)
         async with lock_held(empty_url):
             task = asyncio.create_task(work(db))
-            assert await first_statement.waits()
+            assert await statements.wait()
 
             cancel(task)
             with pytest.raises(asyncio.CancelledError) as caught:
@@ -302,10 +309,10 @@ async def test_a_cancelled_migration_that_waits_for_another_process_gives_up(
 async def test_a_cancelled_migration_that_waits_for_another_of_its_process_gives_up(empty_url: URL) -> None:
     async with Database(empty_url) as db, Database("sqlite://") as other:
         await downgrade(db)
-        first_statement = FirstStatement(db)
+        statements = Statements(db)
         async with lock_held(empty_url):
             first = asyncio.create_task(upgrade(db))
-            assert await first_statement.waits()
+            assert await statements.wait()
             second = asyncio.create_task(upgrade(other))
             done, _ = await asyncio.wait([second], timeout=0.1)
             assert not done

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -20,6 +21,7 @@ from sqlmodel_alembic_async import (
     StorageError,
     TransactionConflictError,
     UserCreate,
+    UserNotFoundError,
     count_pets,
     count_users,
     create_pet,
@@ -27,9 +29,10 @@ from sqlmodel_alembic_async import (
     migrations,
     schema,
 )
+from sqlmodel_alembic_async.engines.sqlite.cursor import Cursor
 from sqlmodel_alembic_async.models import TABLES
 
-from .migrating import VERSION_TABLE, ask, ask_once, table_names
+from .migrating import VERSION_TABLE, add_revision, alembic, ask, ask_once, copy_migrations, table_names, versions
 from .servers import new_database, on_server
 
 Work = Callable[[Database], Awaitable[None]]
@@ -107,6 +110,25 @@ async def test_a_view_that_keeps_a_table_from_being_dropped_is_told(empty_url: U
 
 
 @on_sqlite
+async def test_a_hosts_foreign_key_that_sqlite_can_not_check_is_no_hindrance(empty_url: URL, tmp_path: Path) -> None:
+    checkout = copy_migrations(tmp_path / "checkout")
+    add_revision(checkout, "op.add_column('pet', sa.Column('nickname', sa.String(20)))")
+    alembic(empty_url, "upgrade", str(migrations.head()), ini=checkout)
+    async with Database(empty_url) as db:
+        await execute(
+            db,
+            "CREATE TABLE clinic (id INTEGER PRIMARY KEY, code TEXT)",
+            "CREATE TABLE visit (id INTEGER PRIMARY KEY, clinic TEXT REFERENCES clinic (code),"
+            " pet_id INTEGER REFERENCES pet (id))",
+            "CREATE TABLE bill (id INTEGER PRIMARY KEY, clinic TEXT REFERENCES clinic (code))",
+        )
+
+    alembic(empty_url, "upgrade", "head", ini=checkout)
+
+    assert await ask_once(empty_url, versions) == ["second"]
+
+
+@on_sqlite
 @pytest.mark.parametrize("kind", ["TABLE {} (id INTEGER PRIMARY KEY)", "VIEW {} AS SELECT 1 AS id"])
 @pytest.mark.parametrize("name", ["User", "PET"])
 @pytest.mark.parametrize("work", [upgrade, create_tables])
@@ -143,6 +165,38 @@ def create_schema(connection: sa.Connection, name: str) -> None:
 
 def tables_of(connection: sa.Connection, schema: str) -> set[str]:
     return set(sa.inspect(connection).get_table_names(schema))
+
+
+@on_servers
+async def test_an_engine_that_translates_schemas_migrates_its_schema(empty_url: URL, other_schema: str) -> None:
+    async with Database(empty_url, execution_options={"schema_translate_map": {None: other_schema}}) as db:
+        for _ in range(2):
+            await upgrade(db)
+            assert await migrations.current(database=db) == migrations.head()
+            assert await ask(db, lambda connection: tables_of(connection, other_schema)) == {*TABLES, VERSION_TABLE}
+            assert await ask(db, table_names) == set()
+        name = ".".join(quoted(db, part) for part in (other_schema, "user"))
+        await execute(db, f"CREATE TABLE visit (id INTEGER PRIMARY KEY, ours INTEGER REFERENCES {name} (id))")
+        with pytest.raises(DatabaseError, match='"visit" has a foreign key'):
+            await downgrade(db)
+        await execute(db, "DROP TABLE visit")
+
+        await downgrade(db)
+
+        assert await migrations.current(database=db) is None
+        assert await ask(db, lambda connection: tables_of(connection, other_schema)) == {VERSION_TABLE}
+
+
+@on_mariadb
+async def test_what_is_half_done_in_a_translated_schema_is_finished(empty_url: URL, other_schema: str) -> None:
+    async with Database(empty_url, execution_options={"schema_translate_map": {None: other_schema}}) as db:
+        for work, left in ((upgrade, {*TABLES, VERSION_TABLE}), (downgrade, {VERSION_TABLE})):
+            await upgrade(db)
+            await execute(db, f"DROP TABLE {other_schema}.pet", f"DELETE FROM {other_schema}.{VERSION_TABLE}")
+
+            await work(db)
+
+            assert await ask(db, lambda connection: tables_of(connection, other_schema)) == left
 
 
 MIGRATE = """
@@ -225,11 +279,80 @@ async def delete_version(db: Database) -> None:
     await execute(db, f"DELETE FROM {VERSION_TABLE}")
 
 
+@pytest.mark.parametrize("engine_name", ["sqlite", "postgresql"], indirect=True)
+async def test_empty_tables_without_a_version_are_not_dropped_where_no_interruption_leaves_any(empty_url: URL) -> None:
+    async with Database(empty_url) as db:
+        await upgrade(db)
+        await delete_version(db)
+
+        await downgrade(db)
+
+        assert await ask(db, table_names) == {*TABLES, VERSION_TABLE}
+
+
+@on_mariadb
+async def test_a_row_that_is_committed_while_a_downgrade_looks_is_not_lost(empty_url: URL) -> None:
+    async with Database(empty_url) as db, Database(empty_url) as other:
+        await upgrade(db)
+        await delete_version(db)
+        async with other.session() as session:
+            await create_user(session, UserCreate(name="Ada"))
+            task = asyncio.create_task(downgrade(db))
+            done, _ = await asyncio.wait([task], timeout=1)
+            assert not done
+
+            await session.commit()
+        await asyncio.wait_for(task, 20)
+
+        async with db.reading() as session:
+            assert await count_users(session) == 1
+
+
+@on_sqlite
+async def test_foreign_keys_are_on_after_a_migration_that_is_cancelled_as_it_switches_them_on(
+    empty_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = Cursor.execute
+    mine = asyncio.all_tasks()
+    cancelled = []
+
+    async def cancel_at_the_end(self: Cursor, sql: str, parameters: Any = None) -> Cursor:
+        if sql == "PRAGMA foreign_keys = ON":
+            cancelled.extend(task for task in asyncio.all_tasks() - mine if task.cancel())
+        return await execute(self, sql, parameters)
+
+    async with Database(empty_url) as db:
+        monkeypatch.setattr(Cursor, "execute", cancel_at_the_end)
+        task = asyncio.create_task(upgrade(db))
+        await asyncio.wait([task], timeout=20)
+        monkeypatch.undo()
+
+        assert cancelled
+        assert task.cancelled()
+        async with db.session() as session:
+            with pytest.raises(UserNotFoundError):
+                await create_pet(session, PetCreate(name="Stray", owner_id=999_999))
+
+
 @contextlib.contextmanager
 def writer_at_work(url: URL) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(sqlite3.connect(str(url.database), isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
         yield writer
+
+
+@on_sqlite
+async def test_an_upgrade_with_nothing_to_do_waits_for_no_writer_and_checks_nothing(empty_url: URL) -> None:
+    async with Database(empty_url) as db:
+        await upgrade(db)
+        sent: list[str] = []
+        sa.event.listen(db.engine.sync_engine, "before_cursor_execute", lambda *event: sent.append(event[2]))
+
+        with writer_at_work(empty_url):
+            await asyncio.wait_for(upgrade(db), 5)
+
+        assert sent
+        assert not [statement for statement in sent if "foreign_key_check" in statement]
 
 
 @on_sqlite
@@ -298,6 +421,17 @@ async def test_tables_are_not_created_in_a_transaction_of_the_same_task(empty_ur
                 await db.create_tables()
 
 
+# What is wrong with a URL, an account, or a revision.
+
+
+@on_mariadb
+@pytest.mark.parametrize("work", [upgrade, downgrade, create_tables, lambda db: migrations.current(database=db)])
+async def test_a_url_without_a_database_is_told(empty_url: URL, work: Work) -> None:
+    async with Database(empty_url._replace(database=None)) as db:
+        with pytest.raises(DatabaseError, match="the database URL names no database"):
+            await work(db)
+
+
 @on_mariadb
 async def test_a_password_that_can_not_be_sent_is_told_and_not_shown(empty_url: URL) -> None:
     async with Database(empty_url.set(password="sesame\u20ac")) as db:
@@ -353,6 +487,23 @@ async def test_a_session_that_shows_tables_without_quotes_finds_ours(empty_url: 
         assert await ask(db, table_names) == {VERSION_TABLE}
 
 
+@pytest.mark.parametrize("operation", [migrations.upgrade, migrations.downgrade])
+@pytest.mark.parametrize("start", [upgrade, downgrade])
+async def test_a_revision_that_alembic_can_not_read_is_refused(empty_url: URL, start: Work, operation: Any) -> None:
+    async with Database(empty_url) as db:
+        await upgrade(db)
+        await start(db)
+        before = await migrations.current(database=db)
+
+        for revision in ("head-7", "head+1", f"{migrations.head()}+1", "@", "a:b:c", "%", "é"):
+            with pytest.raises(ValueError, match="can not migrate to "):
+                await operation(revision, database=db)
+
+        assert await migrations.current(database=db) == before
+        with contextlib.suppress(ValueError):  # Sensible or not, by Alembic's rules.
+            await operation("head-1", database=db)
+
+
 BAD_VERSIONS = {
     "empty": "('')",
     "abbreviated": "('{head:.4}')",
@@ -360,3 +511,32 @@ BAD_VERSIONS = {
     "twice": "('{head}'), ('{head}')",
     "null": "(NULL)",
 }
+
+
+@pytest.mark.parametrize("rows", BAD_VERSIONS.values(), ids=BAD_VERSIONS)
+async def test_a_stored_version_that_is_none_is_told(empty_url: URL, rows: str) -> None:
+    async with Database(empty_url) as db:
+        await execute(
+            db,
+            f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32))",
+            f"INSERT INTO {VERSION_TABLE} VALUES {rows.format(head=migrations.head())}",
+        )
+
+        for work in (upgrade, downgrade, lambda db: migrations.current(database=db)):
+            with pytest.raises(DatabaseError, match=f"table {VERSION_TABLE} holds"):
+                await work(db)
+
+        assert await ask(db, table_names) == {VERSION_TABLE}
+
+
+async def test_a_version_table_of_numbers_is_told(empty_url: URL) -> None:
+    async with Database(empty_url) as db:
+        await execute(
+            db,
+            f"CREATE TABLE {VERSION_TABLE} (version_num INTEGER)",
+            f"INSERT INTO {VERSION_TABLE} VALUES (3)",
+        )
+
+        for work in (upgrade, downgrade, lambda db: migrations.current(database=db)):
+            with pytest.raises(DatabaseError, match=f"table {VERSION_TABLE} holds"):
+                await work(db)

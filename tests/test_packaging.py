@@ -49,7 +49,7 @@ ROOMS = {
     "retries": {"errors"},
     "sessions": {"engines.common", "errors", "driver_errors", "undo"},
     "databases": {"settings", "engines", "driver_errors", "models", "retries", "schema", "sessions"},
-    "migrations": {"databases", "engines", "driver_errors", "errors"},
+    "migrations": {"databases", "driver_errors", "errors", "schema"},
     "ipython": {"databases", "migrations", "errors"},
 }
 
