@@ -1,4 +1,4 @@
-"""What Alembic runs for every command that needs the models or the database."""
+"""The environment that Alembic loads for each command that needs the models or the database."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -9,10 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
-from alembic.util import CommandError
 from sqlmodel import SQLModel
 
-from sqlmodel_alembic_async import columns, schema
+from sqlmodel_alembic_async import columns, migration_plan, schema, schema_locks
 from sqlmodel_alembic_async.databases import Database
 from sqlmodel_alembic_async.engines import BEGIN
 from sqlmodel_alembic_async.errors import ConflictError
@@ -23,17 +22,17 @@ config = context.config
 
 
 def include_name(name: str | None, kind: str, parents: Any) -> bool:
-    """Do not even look at the host application's tables: some have types that only their owner knows."""
+    """Do not reflect other applications' tables: some have column types that are unknown here."""
     return kind != "table" or name in TABLES
 
 
 def include_object(item: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:
-    """Leave the host application's models to the host application."""
+    """Ignore other applications' models."""
     return kind != "table" or name in TABLES
 
 
 def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | bool:
-    """Write our column types as a revision spells them."""
+    """Render this package's column types as `columns.<type>` in a new revision."""
     if kind == "type" and type(item).__module__ == columns.__name__:
         return f"columns.{item!r}"
     return False
@@ -45,43 +44,43 @@ OPTIONS: dict[str, Any] = {
     "include_name": include_name,
     "include_object": include_object,
     "render_item": render_item,
-    # A revision written on any engine must run on SQLite, which can alter a table only by building it anew.
+    # A revision that is generated on any database must also run on SQLite, which needs a new table for most changes.
     "render_as_batch": True,
 }
 
 
 def run_offline() -> None:
-    """Print the SQL (`--sql`): no driver, no connection."""
+    """Print the SQL (`--sql`) without a driver and without a connection."""
     url = Database().url
     context.configure(url=url, literal_binds=True, dialect_opts={"paramstyle": "named"}, **OPTIONS)
     with context.begin_transaction():
         context.run_migrations()
 
 
-def run_on(connection: sa.Connection, begins: Callable[[], None]) -> None:
-    """Migrate on this connection, one process at a time; `begins` is called when it is this one's turn."""
-    if connection.dialect.name == "sqlite" and _finds_nothing_to_do(connection):
+def run_on(connection: sa.Connection, mark_begun: Callable[[], None]) -> None:
+    """Migrate on this connection, one process at a time; call `mark_begun` as soon as the lock is held."""
+    if connection.dialect.name == "sqlite" and _is_done_without_lock(connection):
         return
     connection.execution_options(**{BEGIN: "IMMEDIATE"})
-    with _foreign_keys_off(connection), schema.alone(connection):
-        begins()
+    with _foreign_keys_disabled(connection), schema_locks.alone(connection):
+        mark_begun()
         _configure(connection)
-        if not _has_nothing_to_do(connection):  # Another process may have done it meanwhile.
+        if not migration_plan.is_done(connection, context.get_context()):  # Another process may have done it meanwhile.
             with _no_new_orphans(connection):
-                _correct_version(connection)
+                migration_plan.correct_version(connection, context.get_context())
                 context.run_migrations()
 
 
-def _finds_nothing_to_do(connection: sa.Connection) -> bool:
-    # Without the lock, for which it would wait for every writer. A server has one for migrations only.
+def _is_done_without_lock(connection: sa.Connection) -> bool:
+    # SQLite has one lock for all writers: do not wait for it without need. The servers' lock is for migrations only.
     connection.execution_options(**{BEGIN: "DEFERRED"})
     with connection.begin():
         _configure(connection)
-        return _has_nothing_to_do(connection)
+        return migration_plan.is_done(connection, context.get_context())
 
 
 def _configure(connection: sa.Connection) -> None:
-    # Told of the connection only in a transaction, Alembic knows that it is not its own to commit.
+    # Alembic does not commit a transaction that has begun before configure(): schema_locks.alone() commits it.
     context.configure(
         connection=connection,
         transactional_ddl=connection.in_transaction(),
@@ -91,9 +90,9 @@ def _configure(connection: sa.Connection) -> None:
 
 
 @contextmanager
-def _foreign_keys_off(connection: sa.Connection) -> Iterator[None]:
-    # A batch migration rebuilds a table by dropping the old one: with foreign keys on, its children would go with it.
-    # SQLite ignores this setting inside a transaction.
+def _foreign_keys_disabled(connection: sa.Connection) -> Iterator[None]:
+    # A batch migration drops the old table after it has copied the rows. With foreign keys enabled, this would delete
+    # or change the rows that refer to it. SQLite ignores this PRAGMA inside a transaction.
     if connection.dialect.name != "sqlite":
         yield
         return
@@ -105,7 +104,7 @@ def _foreign_keys_off(connection: sa.Connection) -> Iterator[None]:
         if not connection.invalidated:
             try:
                 driver.cursor().execute("PRAGMA foreign_keys = ON")
-            except BaseException:  # A cancellation, too: nobody is to get this connection without foreign keys.
+            except BaseException:  # Also a cancellation: do not reuse this connection without foreign keys.
                 connection.invalidate()
                 raise
 
@@ -122,76 +121,16 @@ def _no_new_orphans(connection: sa.Connection) -> Iterator[None]:
 
 
 def _orphans(connection: sa.Connection) -> set[tuple[Any, ...]]:
-    # A host's table may have some of its own already.
-    ours = [SQLModel.metadata.tables[name] for name in TABLES]
-    names = {*TABLES}.union(*(schema.referring_tables(connection, table) for table in ours))
+    # Other applications' tables may already have such rows.
+    own_tables = [SQLModel.metadata.tables[name] for name in TABLES]
+    names = {*TABLES}.union(*(schema.referring_tables(connection, table) for table in own_tables))
     found = set()
     for name in names:
-        # SQLite can not check a host's table that has a foreign key to columns that are not unique.
+        # SQLite cannot check a table with a foreign key to columns that are not unique.
         with suppress(sa.exc.OperationalError):
             rows = connection.execute(sa.text("SELECT * FROM pragma_foreign_key_check(:name)"), {"name": name})
             found.update(map(tuple, rows))
     return found
-
-
-def _has_nothing_to_do(connection: sa.Connection) -> bool:
-    migration = context.get_context()
-    if migration.opts["fn"].__name__ not in ("upgrade", "downgrade"):
-        return False
-    heads = migration.get_current_heads()
-    known = {script.revision for script in migration.script.walk_revisions()}
-    if not {*heads} <= known or len({*heads}) < len(heads):
-        raise CommandError(f"Can't locate revision identified by {', '.join(map(repr, heads))}")
-    correct = _correct_heads(connection)
-    steps = _steps(heads if correct is None else correct)
-    return correct is None and not steps and schema.exists(connection, VERSION)
-
-
-def _steps(heads: tuple[str, ...]) -> list[Any]:
-    """Return the steps of this command from these revisions."""
-    migration = context.get_context()
-    try:
-        return list(migration.opts["fn"](heads, migration))
-    except AssertionError as error:  # What Alembic raises for some that are none.
-        raise CommandError("there is no such revision") from error
-
-
-def _correct_heads(connection: sa.Connection) -> tuple[str, ...] | None:
-    """Return where an interrupted step of the first revision began: from there Alembic is to run it again.
-
-    MariaDB and MySQL commit each DDL statement. A version without all of its tables comes from a downgrade, tables
-    without a version from an upgrade.
-    """
-    migration = context.get_context()
-    plan, heads = migration.opts["fn"].__name__, migration.get_current_heads()
-    if not schema.exists(connection, VERSION):
-        return None
-    for first in migration.script.get_bases():
-        left = _left(connection, first)
-        if plan == "upgrade" and heads == (first,) and len(left) < len(_tables(first)):
-            return ()
-        half_created = schema.commits_each_statement(connection) and heads == () and left
-        if plan == "downgrade" and half_created and all(schema.is_same(connection, table) for table in left):
-            return (first,)
-    return None
-
-
-def _correct_version(connection: sa.Connection) -> None:
-    correct = _correct_heads(connection)
-    if correct == ():
-        connection.execute(VERSION.delete())
-    for first in correct or ():
-        # Tables with rows are in use: create_tables() made them.
-        if _steps((first,)) and schema.drop_unused(connection, _left(connection, first)):
-            connection.execute(VERSION.insert().values(version_num=first))
-
-
-def _tables(revision: str) -> tuple[sa.Table, ...]:
-    return getattr(context.script.get_revision(revision).module, "TABLES", ())
-
-
-def _left(connection: sa.Connection, revision: str) -> list[sa.Table]:
-    return [table for table in _tables(revision) if schema.exists(connection, table)]
 
 
 async def run_online() -> None:
@@ -206,6 +145,6 @@ if config.config_file_name is not None:
 if context.is_offline_mode():
     run_offline()
 elif (given := config.attributes.get("connection")) is not None:
-    run_on(given, config.attributes.get("begins", lambda: None))
+    run_on(given, config.attributes.get("mark_begun", lambda: None))
 else:
     asyncio.run(run_online())

@@ -1,9 +1,9 @@
-"""Databases: the async engine, and its transactions."""
+"""The Database class: an async engine, its sessions and its transactions."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from weakref import WeakSet
 
 import sqlalchemy as sa
@@ -11,42 +11,27 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import SQLModel
 
-from . import engines, schema
+from . import engines, schema, schema_locks
+from .computed_once import ComputedOnce
 from .driver_errors import committing, translated
 from .models import TABLES
 from .retries import Retries
-from .sessions import AsyncSession as AsyncSession  # a name of this room, too
+from .sessions import AsyncSession as AsyncSession  # re-exported
 from .sessions import Connected, ReadOnlySession, StatementSession, flush
 
 Result = TypeVar("Result")
 
 
-class _ComputedOnce(Generic[Result]):
-    """functools.cached_property for several threads, which all get the same value.
-
-    That of Python 3.11 holds a lock, which stays locked in a process that another thread forks meanwhile.
-    """
-
-    def __init__(self, compute: Callable[[Any], Result]) -> None:
-        self._compute = compute
-        self.__doc__ = compute.__doc__
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    @overload
-    def __get__(self, instance: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, instance: object, owner: type) -> Result: ...
-    def __get__(self, instance: object | None, owner: type) -> Self | Result:
-        if instance is None:
-            return self
-        value: Result = instance.__dict__.setdefault(self._name, self._compute(instance))
-        return value
-
-
 class Database:
-    """One database. The URL is the environment's DATABASE_URL unless given; `options` are engines.create_engine()'s."""
+    """A database: builds its engine at first use, and opens sessions and transactions on it.
+
+    One Database can serve several event loops and threads. `async with` disposes it at the end.
+
+    Args:
+        url: The database URL; by default the environment variable DATABASE_URL, or `./data.db` if that is not set.
+        options: Options of engines.create_engine().
+
+    """
 
     def __init__(self, url: str | URL | None = None, **options: Any) -> None:
         self._url = url
@@ -54,33 +39,49 @@ class Database:
         self._in_transaction: WeakSet[asyncio.Task[Any]] = WeakSet()
         self._retries = Retries()
 
-    @_ComputedOnce
+    @ComputedOnce
     def url(self) -> URL:
-        """Return the URL with its async driver."""
+        """Return the URL with its async driver.
+
+        Raises:
+            ValueError: The URL is not a database URL. The message does not quote it.
+
+        """
         return engines.async_url(_settings().database_url.get_secret_value() if self._url is None else self._url)
 
     @property
     def shown_url(self) -> str:
-        """The URL as it may be shown: without its password and its options."""
+        """The URL without its password and its options, for messages and logs."""
         return self.url.set(query={}).render_as_string(hide_password=True)
 
-    @_ComputedOnce
+    @ComputedOnce
     def engine(self) -> AsyncEngine:
-        """Return the async engine, built when it is first asked for; connections are made when they are needed."""
+        """Return the async engine, which is built at the first access and connects when it is first used.
+
+        All methods that need the engine raise these errors, too.
+
+        Raises:
+            ModuleNotFoundError: The database's driver is not installed.
+            TypeError: An option is unknown, does not apply to this database, or is a custom creator on SQLite.
+            ValueError: The URL is not a database URL, or `synchronous` (SQLITE_SYNCHRONOUS) has an unknown value.
+            sqlalchemy.exc.ArgumentError: SQLAlchemy does not know the database or the driver.
+            sqlalchemy.exc.InvalidRequestError: The URL names a driver that is not async.
+
+        """
         options = self._options
         if self.url.get_backend_name() == "sqlite":
             options = {"synchronous": _settings().sqlite_synchronous} | options
         return engines.create_engine(self.url, **options)
 
-    @_ComputedOnce
+    @ComputedOnce
     def _writer(self) -> AsyncEngine:
         return engines.writer(self.engine)
 
-    @_ComputedOnce
+    @ComputedOnce
     def _reader(self) -> AsyncEngine:
         return engines.reader(self.engine)
 
-    @_ComputedOnce
+    @ComputedOnce
     def _snapshot(self) -> AsyncEngine:
         return engines.snapshot(self.engine)
 
@@ -94,18 +95,44 @@ class Database:
         await self.dispose()
 
     async def dispose(self) -> None:
-        """Close the idle connections; a database in memory is gone then."""
+        """Close the idle connections. An in-memory database is deleted. The Database can be used again."""
         if "engine" in self.__dict__:
             await self.engine.dispose()
 
     def session(self) -> AsyncSession:
-        """Return a plain session: the caller commits and closes it."""
+        """Return a plain session, which the caller commits and closes.
+
+        Only this package's functions translate errors. Other statements, and commit(), raise SQLAlchemy's errors.
+        """
         return AsyncSession(self.engine)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """Commit at the end, or roll back on any error. Not to be nested in one task: pass the session down."""
-        with self._only_transaction_of_this_task():
+        """Open a session in a transaction: commit at the end of the block, or roll back if the block raises.
+
+        On SQLite, transactions wait for each other in a FIFO queue. Errors of SQLAlchemy and of the drivers are raised
+        as the errors of this package.
+
+        Raises:
+            RuntimeError: This task already has an open transaction() of this database: pass that session as an
+                argument. Or the process was forked while its parent had this SQLite file open.
+            pydantic.ValidationError: A row that the block added or changed has an invalid value.
+            AlreadyExistsError: Another row has the same unique value.
+            UserNotFoundError: The owner of a pet does not exist.
+            UserHasPetsError: A deleted user still has pets.
+            StaleVersionError: Another transaction changed or deleted a row that the block changed.
+            ConflictError: A row of another table refers to a deleted row, or a referenced row does not exist.
+            InvalidValueError: The database refused a value.
+            TransactionConflictError: Deadlock, serialization failure or lock timeout: run_transaction() repeats these.
+            DatabaseUnavailableError: No connection could be opened, none became free in time, or it was lost.
+            OutcomeUnknownError: The connection was lost during COMMIT.
+            StorageError: The storage is full, read-only or corrupt, or the file cannot be opened.
+            DatabaseError: The block caught an error of a statement that was not in a savepoint, or a table is missing,
+                or the database refused a statement for another reason.
+            sqlalchemy.exc.InvalidRequestError: Two tasks use the session at the same time.
+
+        """
+        with self._no_nested_transaction():
             async with Connected(AsyncSession(self._writer, close_resets_only=False)) as session:
                 with translated():
                     yield session
@@ -115,9 +142,24 @@ class Database:
 
     @asynccontextmanager
     async def reading(self, *, snapshot: bool = False) -> AsyncIterator[AsyncSession]:
-        """Give a session that can only read, and blocks no writer; a write raises StorageError.
+        """Open a read-only session, which blocks no writer (but see `snapshot`).
 
-        Each statement sees what is committed when it begins; with `snapshot` all see one moment.
+        It may be used inside a transaction(), whose uncommitted changes it does not see.
+
+        Args:
+            snapshot: False (default): each statement sees the rows that are committed when it begins; there is no
+                transaction, and so no savepoint and no streamed result. True: all statements see the same snapshot.
+                A snapshot of an in-memory SQLite database makes writers wait.
+
+        Raises:
+            StorageError: The block writes; or the storage is corrupt, or the file cannot be opened.
+            DatabaseError: The block uses a savepoint or a streamed result without a snapshot; or a table is missing, or
+                the database refused a statement.
+            DatabaseUnavailableError: No connection could be opened, none became free in time, or it was lost.
+            TransactionConflictError: A lock was not released in time.
+            RuntimeError: The process was forked while its parent had this SQLite file open.
+            sqlalchemy.exc.InvalidRequestError: Two tasks use the session at the same time.
+
         """
         bind = self._snapshot if snapshot else self._reader
         session_class = AsyncSession if snapshot else StatementSession
@@ -128,9 +170,25 @@ class Database:
                 await flush(session)
 
     async def run_transaction(self, work: Callable[[AsyncSession], Awaitable[Result]], *, attempts: int = 10) -> Result:
-        """Return `await work(session)`, committed. Tried again, in a fresh session, where transactions conflict."""
+        """Run `work(session)` in a transaction, commit, and return its result; repeat it if transactions conflict.
+
+        `work` may run several times, each time in a new session and a new transaction. So it must have no other side
+        effects than its changes in this session, and it must not use rows of an earlier attempt.
+
+        Args:
+            work: A coroutine function that takes the session.
+            attempts: How often `work` may run, at least 1. Random waits separate the attempts.
+
+        Raises:
+            ValueError: `attempts` is less than 1.
+            TransactionConflictError: The last attempt conflicted, too.
+            StaleVersionError: The last attempt found a stale row, too; or `work` passed an `expected_version` that is
+                stale, which is not repeated.
+            RuntimeError: As transaction(), whose other errors are raised at once, too.
+
+        """
         if attempts < 1:
-            raise ValueError("attempts must be at least 1")
+            raise ValueError(f"attempts must be at least 1, not {attempts}")
 
         async def attempt() -> Result:
             async with self.transaction() as session:
@@ -139,22 +197,30 @@ class Database:
         return await self._retries.run(attempt, attempts)
 
     async def create_tables(self) -> None:
-        """Create the missing tables, for tests and prototypes: everything else migrates.
+        """Create the missing tables, for tests and prototypes; use migrations.upgrade() everywhere else.
 
         Raises:
-            DatabaseError: A table that is not this package's has the name of one of its tables.
-            RuntimeError: This task is in a transaction of this database.
+            RuntimeError: This task has an open transaction() of this database. Or the process was forked while its
+                parent had this SQLite file open.
+            DatabaseError: A different table has the name of one of this package's tables, the URL names no database, or
+                the user has no right to create tables. Nothing is changed.
+            TransactionConflictError: Another process is changing the tables, or another transaction holds a lock on
+                them, and did not end in time.
+            DatabaseUnavailableError: No connection could be opened, or it was lost.
+            StorageError: The storage is full or read-only, or the file cannot be opened.
 
         """
-        with self._only_transaction_of_this_task(), translated(OSError):
+        with self._no_nested_transaction(), translated(OSError):
             async with self._writer.connect() as connection:
                 await connection.run_sync(_create_tables)
 
     @contextmanager
-    def _only_transaction_of_this_task(self) -> Iterator[None]:
+    def _no_nested_transaction(self) -> Iterator[None]:
         task = cast("asyncio.Task[Any]", asyncio.current_task())  # A coroutine runs in a task.
         if task in self._in_transaction:
-            raise RuntimeError("this task is in a transaction of this database already: pass its session down")
+            raise RuntimeError(
+                "this task already has an open transaction of this database: pass its session as an argument"
+            )
         self._in_transaction.add(task)
         try:
             yield
@@ -163,12 +229,12 @@ class Database:
 
 
 def _create_tables(connection: sa.Connection) -> None:
-    with schema.alone(connection):
+    with schema_locks.alone(connection):
         schema.create(connection, [SQLModel.metadata.tables[name] for name in TABLES])
 
 
 def _settings() -> Any:
-    # Imported when they are asked for: to import the package takes little time.
+    # Imported late: pydantic_settings makes the import of the package slow.
     from .settings import Settings
 
     return Settings()
@@ -178,9 +244,17 @@ database = Database()
 
 
 async def get_session() -> AsyncIterator[AsyncSession]:
-    """Yield a session of the default database for one request: committed at its end, rolled back on an error.
+    """Yield a session of the default database in a transaction(): a dependency for web frameworks.
 
-    For frameworks, and for `async for` loops that run to their end: one that is left by break or return rolls back.
+    It commits when the framework resumes it, and rolls back if the framework throws an error into it or closes it. So
+    an `async for` loop that is left by break or return rolls back.
+
+    FastAPI >= 0.118 resumes a yield dependency after it has sent the response: a commit that fails is then not visible
+    to the client. Use `Depends(get_session, scope="function")` (FastAPI >= 0.121) to commit before the response.
+
+    Raises:
+        RuntimeError: As transaction(), whose other errors it raises, too.
+
     """
     async with database.transaction() as session:
         yield session
@@ -191,7 +265,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> AsyncEngine:
-    # Not at import: a host application's own DATABASE_URL may be none of ours.
+    # Not at import: the DATABASE_URL of a host application may name a database that this package does not support.
     if name == "engine":
         return database.engine
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,7 @@
-"""What drivers and SQLAlchemy report, told in the errors of this package: the only place that knows their codes."""
+"""Translate the errors of drivers and of SQLAlchemy into those of this package.
+
+Only this module knows the error codes of the databases.
+"""
 
 import re
 from collections.abc import Iterator
@@ -25,7 +28,7 @@ from .errors import (
 
 _Codes = set[str | int]
 
-# Kinds of fault. The codes of each: SQLite's error names, PostgreSQL's sqlstates, MariaDB's and MySQL's errnos.
+# The codes of each kind of error: SQLite's error names, PostgreSQL's SQLSTATEs, error numbers of MariaDB and MySQL.
 _UNIQUE: _Codes = {"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_ROWID", "23505", 1062}
 _FOREIGN_KEY: _Codes = {"SQLITE_CONSTRAINT_FOREIGNKEY", "SQLITE_CONSTRAINT_TRIGGER", "23503", "23001", 1451, 1452}
 _NOT_NULL: _Codes = {"SQLITE_CONSTRAINT_NOTNULL", "23502", 1048, 1364}
@@ -51,14 +54,13 @@ _TABLE_MISSING: _Codes = {"42P01", 1146}
 _NO_RIGHT: _Codes = {"42501", 1142}
 _IN_USE: _Codes = {"2BP01"}
 
-# What the storage says is worth telling apart.
 _STORAGE: dict[str | int | None, str] = {
     "SQLITE_FULL": "the storage is full",
     "SQLITE_READONLY": "the database is read-only",
     "SQLITE_CORRUPT": "the database is corrupt",
     "SQLITE_NOTADB": "the file is not a database",
-    "SQLITE_CANTOPEN": "the database can not be opened: is the folder there, and may this process write to it?",
-    "SQLITE_PERM": "the database may not be accessed by this process",
+    "SQLITE_CANTOPEN": "the database cannot be opened: check that the folder exists and is writable",
+    "SQLITE_PERM": "this process has no permission to access the database",
     "SQLITE_IOERR": "reading or writing the storage failed",
     "53100": "the storage is full",
     "25006": "the transaction or the database is read-only",
@@ -72,7 +74,7 @@ _STORAGE: dict[str | int | None, str] = {
     1836: "the database is read-only",
 }
 
-_LOST_WITH_CONNECTION = "8s2b"  # SQLAlchemy's own code.
+_CONNECTION_LOST = "8s2b"  # SQLAlchemy's code for a transaction whose connection was invalidated.
 
 _NAME_IN_TEXT = (
     re.compile(r"constraint failed: (?P<name>[\w., ]+)$"),  # SQLite
@@ -91,61 +93,70 @@ _ON_OWN_TABLE = re.compile(
 
 
 class DriverError(Exception):
-    """The cause shown for a translated error: what the driver raised, less its text, which may quote a row."""
+    """The `__cause__` of a translated error: the class and code of the driver's error.
+
+    It leaves out the text of the driver's error, which may quote the values of a row.
+    """
 
 
 @contextmanager
 def translated(*others: type[Exception]) -> Iterator[None]:
-    """Raise this package's error for what SQLAlchemy raises inside, and for `others`: drivers connect with OSError."""
+    """Translate SQLAlchemy's errors, and those of the classes `others`, into this package's errors.
+
+    Pass OSError around code that may open a connection: the drivers raise it.
+    """
     kinds: tuple[type[Exception], ...] = (SQLAlchemyError, *others)
     try:
         yield
     except kinds as error:
-        reason = _reason(error)
-        if (known := translate(reason)) is not None:
+        original = _original_error(error)
+        if (known := translate(original)) is not None:
             raise known from cause_of(error)
-        if reason is not error:
-            raise reason from None
+        if original is not error:
+            raise original from None
         raise
 
 
 @contextmanager
 def committing() -> Iterator[None]:
-    """Like translated(), around a COMMIT: a connection lost here leaves the outcome unknown."""
+    """Translate errors of a COMMIT: raise OutcomeUnknownError if the connection is lost during it."""
     try:
         with translated(OSError):
             yield
     except DatabaseUnavailableError as error:
         if isinstance(error.__context__, PendingRollbackError):
-            raise  # Lost before: there was nothing to commit any more.
+            raise  # The connection was lost before the COMMIT, so nothing was committed.
         raise OutcomeUnknownError(
-            "the connection was lost while committing: look whether the transaction is in before repeating it"
+            "the connection was lost during COMMIT: check whether the transaction was committed before you repeat it"
         ) from error.__cause__
 
 
-def _reason(error: BaseException) -> BaseException:
-    # Some drivers notice a mistake in the program, such as a read that is not awaited, only within a statement.
+def _original_error(error: BaseException) -> BaseException:
+    # Some drivers detect a programming error, such as a read without await, only inside a statement. SQLAlchemy then
+    # wraps it in a StatementError.
     inner = error.orig if isinstance(error, StatementError) else None
     return inner if isinstance(inner, SQLAlchemyError | RuntimeError) else error
 
 
 def translate(error: BaseException) -> PetManagementError | None:
-    """Return this package's error for another one, or None for what is a mistake in the caller's program."""
+    """Return this package's error for another error, or None for a programming error of the caller."""
     if isinstance(error, StaleDataError):
         return StaleVersionError(None)
     if isinstance(error, PoolTimeoutError):
-        return DatabaseUnavailableError("all connections of the pool are in use: sessions are not being closed in time")
-    if isinstance(error, PendingRollbackError) and error.code == _LOST_WITH_CONNECTION:
+        return DatabaseUnavailableError(
+            "all connections of the pool are in use: close sessions sooner, or increase pool_size"
+        )
+    if isinstance(error, PendingRollbackError) and error.code == _CONNECTION_LOST:
         return DatabaseUnavailableError("the connection to the database was lost in this transaction")
     if isinstance(error, PendingRollbackError):
         return DatabaseError(
-            "an earlier error ended this transaction: roll back first; to go on after an error that you mean to"
-            " handle, put the call that may fail into `async with session.begin_nested():`"
+            "an earlier error ended this transaction: roll back first; to handle an error and continue, put the"
+            " call that may fail into `async with session.begin_nested():`"
         )
     if isinstance(error, DBAPIError):
         return _translate_driver_error(error)
     if isinstance(error, StatementError):
-        return InvalidValueError()  # A column type refuses it, such as a naive datetime.
+        return InvalidValueError()  # A column type refused the value, for example a datetime without a time zone.
     if isinstance(error, OSError):
         return _translate_code(error, _code(error), "")
     return None
@@ -170,26 +181,27 @@ def _translate_code(driver: BaseException, code: str | int | None, statement: st
         column = getattr(driver, "column_name", None) or _name(driver) or ""
         return InvalidValueError(field=column.rpartition(".")[2] or None)
     if code in _CONFLICT:
-        return TransactionConflictError("another transaction was in the way: try again")
+        return TransactionConflictError("another transaction conflicted with this one: repeat this transaction")
     if code in _LOCK_TIMEOUT:
         return TransactionConflictError(
-            "another transaction, perhaps one that is idle, holds a lock on the table or the row: end it, and try again"
+            "another transaction, which may be idle, holds a lock on the table or the row: end that transaction, and"
+            " repeat this one"
         )
-    if text := _STORAGE.get(code) or _STORAGE.get(_primary(code)):
+    if text := _STORAGE.get(code) or _STORAGE.get(_primary_code(code)):
         return StorageError(text)
     if code in _UNAVAILABLE or str(code)[:2] in ("08", "28") or isinstance(driver, OSError):
-        return DatabaseUnavailableError("the database can not be reached, or refused the connection")
+        return DatabaseUnavailableError("the database cannot be reached, or it refused the connection")
     if code in _TABLE_MISSING or "no such table" in str(driver):
         return DatabaseError("a table is missing: migrate first, with `alembic upgrade head`")
     if code in _NO_RIGHT:
-        return DatabaseError("the user of the database URL lacks a right on the tables or the schema: grant it")
+        return DatabaseError("the user of the database URL lacks a right on the table or the schema: grant it")
     if code in _IN_USE:
         return DatabaseError("another object, such as a view, depends on the table: drop that object first")
-    return DatabaseError("the database refused the statement")
+    return DatabaseError("the database refused the statement: __cause__ has the class and code of the driver's error")
 
 
 def _code(driver: BaseException) -> str | int | None:
-    """Return SQLite's error name, PostgreSQL's sqlstate, or MariaDB's and MySQL's errno."""
+    """Return SQLite's error name, PostgreSQL's SQLSTATE, or the error number of MariaDB and MySQL."""
     if isinstance(driver, OSError):
         return None
     if driver.args and isinstance(driver.args[0], int):
@@ -197,20 +209,20 @@ def _code(driver: BaseException) -> str | int | None:
     return getattr(driver, "sqlite_errorname", None) or getattr(driver, "sqlstate", None)
 
 
-def _primary(code: str | int | None) -> str:
-    # SQLITE_READONLY_DBMOVED and its like are refinements of SQLITE_READONLY.
+def _primary_code(code: str | int | None) -> str:
+    # SQLite's extended codes begin with a primary code: SQLITE_READONLY_DBMOVED with SQLITE_READONLY.
     return "_".join(str(code).split("_")[:2])
 
 
 def cause_of(error: BaseException) -> DriverError:
-    """Return what may be told of a driver's error: its class and its code."""
+    """Return the class and code of a driver's error as a DriverError, without the error's text."""
     driver = getattr(error, "driver_exception", None) or error
     code = _code(driver)
     return DriverError(f"{type(driver).__module__}.{type(driver).__qualname__}" + ("" if code is None else f" {code}"))
 
 
 def _name(driver: BaseException) -> str | None:
-    """Return the name of the constraint or column that the database reports."""
+    """Return the name of the constraint or column that the driver's error names."""
     if name := getattr(driver, "constraint_name", None):
         return str(name)
     text = str(driver.args[-1]) if driver.args else ""
@@ -225,10 +237,12 @@ def _unique_field(name: str | None) -> str:
 
 
 def _foreign_key_error(name: str | None, statement: str) -> PetManagementError:
-    # SQLite names no key: on our own tables it is most likely the owner's.
+    # SQLite does not name the foreign key. On this package's tables, it is most likely that of a pet's owner.
     if name in (None, "fk_pet_owner_id_user") and (own := _ON_OWN_TABLE.match(statement)):
         if own["verb"] != "DELETE FROM":
             return UserNotFoundError(None)
         if own["table"] == "user":
             return UserHasPetsError(None)
-    return ConflictError("a row of another table refers to this one, or is missing")
+    return ConflictError(
+        "foreign key violation: another table's row refers to this row, or a row that this row refers to is missing"
+    )

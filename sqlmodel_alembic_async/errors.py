@@ -29,11 +29,11 @@ from .import_report import ImportReport
 
 
 class PetManagementError(Exception):
-    """The root of every error this package raises by itself."""
+    """The base of every error of this package."""
 
 
 class NotFoundError(PetManagementError, LookupError):
-    """No row has this key; `key` is None where the database did not say which one."""
+    """No row has this id; `key` is None where the database does not tell which one."""
 
     _entity = "row"
 
@@ -58,11 +58,11 @@ class PetNotFoundError(NotFoundError):
 
 
 class ConflictError(PetManagementError):
-    """The request is valid, but the rows that are there forbid it."""
+    """The request is valid, but contradicts what is stored."""
 
 
 class AlreadyExistsError(ConflictError):
-    """Another row holds the same unique value; `field` names the column."""
+    """Another row has the same unique value; `field` names the column."""
 
     def __init__(self, field: str) -> None:
         super().__init__(field)
@@ -73,7 +73,7 @@ class AlreadyExistsError(ConflictError):
 
 
 class SimilarExistsError(ConflictError):
-    """Rows that are there look like the new one; `candidates` holds them, the most similar first."""
+    """Stored rows are similar to the new one; `candidates` holds them, the most similar first."""
 
     _SHOWN = 10
 
@@ -84,11 +84,11 @@ class SimilarExistsError(ConflictError):
 
     def __str__(self) -> str:
         ids = ", ".join(map(str, self.ids[: self._SHOWN])) + (", …" if len(self.ids) > self._SHOWN else "")
-        return f'similar rows exist (id {ids}): look at them, or create another one with on_similar="allow"'
+        return f'similar rows exist (id {ids}): use one of them, or pass on_similar="allow"'
 
 
 class UserHasPetsError(ConflictError):
-    """A user who has pets is not deleted unless the pets are released."""
+    """The user has pets, and so is not deleted; `user_id` is None where the database does not tell which one."""
 
     def __init__(self, user_id: int | None) -> None:
         super().__init__(user_id)
@@ -100,30 +100,30 @@ class UserHasPetsError(ConflictError):
 
 
 class StaleVersionError(ConflictError):
-    """The row changed since it was read; `expected` is None where the stale copy was the session's own."""
+    """The row changed since it was read; `expected` is None where the session itself read the older version."""
 
     def __init__(self, expected: int | None) -> None:
         super().__init__(expected)
         self.expected = expected
 
     def __str__(self) -> str:
-        version = "" if self.expected is None else f" at version {self.expected}"
-        return f"the row is no longer{version} as it was read: read it again"
+        version = "this session read it" if self.expected is None else f"version {self.expected}"
+        return f"the row changed since {version}: reload it"
 
 
 class PetDeceasedError(ConflictError):
-    """A deceased pet is not transferred."""
+    """The pet is deceased, and so is not transferred."""
 
     def __init__(self, pet_id: int) -> None:
         super().__init__(pet_id)
         self.pet_id = pet_id
 
     def __str__(self) -> str:
-        return f"pet {self.pet_id} is deceased and can not be transferred"
+        return f"pet {self.pet_id} is deceased and cannot be transferred"
 
 
 class InvalidValueError(PetManagementError, ValueError):
-    """The database itself refused a value: by the length or kind of `field`, or by its CHECK `constraint`."""
+    """The database refused a value: it does not fit the column `field`, or violates the CHECK `constraint`."""
 
     def __init__(self, field: str | None = None, constraint: str | None = None) -> None:
         super().__init__(field, constraint)
@@ -132,16 +132,16 @@ class InvalidValueError(PetManagementError, ValueError):
 
     def __str__(self) -> str:
         if self.constraint is not None:
-            return f"the values break the rule {self.constraint}"
+            return f"the values violate the constraint {self.constraint}"
         return "a value does not fit its column" if self.field is None else f"the value does not fit {self.field}"
 
 
 class InvalidCursorError(PetManagementError, ValueError):
-    """The cursor is malformed, or belongs to another list or another order."""
+    """The cursor is malformed, or of another list or order."""
 
 
 class ImportRejectedError(PetManagementError, ValueError):
-    """A file, or some of its rows, can not be imported, and nothing of it was; `report` says why."""
+    """The file, or some of its rows, cannot be imported, and nothing was written; `report` says why."""
 
     def __init__(self, report: ImportReport) -> None:
         super().__init__(report)
@@ -159,19 +159,19 @@ class ImportRejectedError(PetManagementError, ValueError):
 
 
 class DatabaseError(PetManagementError):
-    """The database failed, not the request."""
+    """The database failed, or the transaction cannot go on; the request may be valid."""
 
 
 class TransactionConflictError(DatabaseError):
-    """Another transaction was in the way (deadlock, serialisation, lock time-out, busy): try again."""
+    """The transaction conflicted with another one (deadlock, serialisation failure, lock time-out, busy): try again."""
 
 
 class DatabaseUnavailableError(DatabaseError):
-    """The database can not be reached, the connection was lost, or the pool is exhausted."""
+    """The database cannot be reached, the connection was lost, or no connection of the pool became free in time."""
 
 
 class OutcomeUnknownError(DatabaseError):
-    """The connection was lost while committing: the transaction is either wholly in, or not at all."""
+    """The connection was lost during COMMIT: the transaction is stored as a whole, or not at all."""
 
 
 class StorageError(DatabaseError):

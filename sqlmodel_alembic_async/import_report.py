@@ -1,4 +1,4 @@
-"""What an import did, and what it did not take."""
+"""The report of an import."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,12 +6,20 @@ from typing import Literal
 
 Outcome = Literal["created", "updated", "unchanged"]
 
-_SHOWN = 20
+_MAX_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a row was not taken; `column` and `value` are the file's own, None where it is the row as a whole."""
+    """Why a row is rejected.
+
+    Attributes:
+        line: The line of the file on which the row begins, from 1.
+        column: The header of the column, None if the reason is about the row as a whole.
+        value: The text of the cell, None if there is no cell.
+        reason: What is wrong and what to do; it contains no value of the row.
+
+    """
 
     line: int
     column: str | None
@@ -27,13 +35,24 @@ class Rejection:
 
 @dataclass(slots=True)
 class ImportReport:
-    """How many rows of the file were created, updated, unchanged and rejected, and each reason of a rejection."""
+    """The number of rows of a file by outcome, and the reasons of rejections.
+
+    Attributes:
+        created: Rows that added a pet, or rows without a pet that added an owner.
+        updated: Rows that changed a stored pet or its owner, or rows without a pet that changed an owner.
+        unchanged: Rows that changed nothing.
+        rejected: Rows that were not written.
+        rejections: The reasons, by line; a row may have several.
+        dry_run: Whether everything was rolled back.
+
+    """
 
     created: int = 0
     updated: int = 0
     unchanged: int = 0
     rejected: int = 0
-    rejections: list[Rejection] = field(default_factory=list, repr=False)  # An error's repr must not quote the rows.
+    # The repr of an error must not show values of rows.
+    rejections: list[Rejection] = field(default_factory=list, repr=False)
     dry_run: bool = False
 
     @property
@@ -43,15 +62,15 @@ class ImportReport:
 
     @property
     def reasons(self) -> Counter[str]:
-        """How often each reason was given."""
+        """How often each reason occurs."""
         return Counter(rejection.reason for rejection in self.rejections)
 
     def reject(self, line: int, column: str | None, value: str | None, reason: str) -> None:
-        """Note why a row is rejected; there may be several reasons."""
+        """Add a reason why a row is rejected, without counting the row."""
         self.rejections.append(Rejection(line, column, value, reason))
 
     def count(self, outcome: Outcome) -> None:
-        """Count a row that was taken."""
+        """Count a row that was not rejected."""
         setattr(self, outcome, getattr(self, outcome) + 1)
 
     def __str__(self) -> str:
@@ -59,8 +78,8 @@ class ImportReport:
             f"{getattr(self, name):,} {name}" for name in ("created", "updated", "unchanged", "rejected")
         )
         lines = [f"{counts}{' (dry run: nothing was written)' if self.dry_run else ''}"]
-        lines += [f"  {rejection}" for rejection in self.rejections[:_SHOWN]]
-        if (more := len(self.rejections) - _SHOWN) > 0:
+        lines += [f"  {rejection}" for rejection in self.rejections[:_MAX_SHOWN]]
+        if (more := len(self.rejections) - _MAX_SHOWN) > 0:
             lines.append(f"  and {more:,} more")
-            lines += [f"  {number:,} times: {reason}" for reason, number in self.reasons.most_common(_SHOWN)]
+            lines += [f"  {number:,} times: {reason}" for reason, number in self.reasons.most_common(_MAX_SHOWN)]
         return "\n".join(lines)

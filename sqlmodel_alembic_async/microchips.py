@@ -1,4 +1,4 @@
-"""What a microchip's number tells: who issued it, to which standard, and how to print it."""
+"""Describe a microchip number: its issuer, its standard, and its printed form."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +12,7 @@ from .fields import Microchip
 Kind = Literal["country", "manufacturer", "unknown"]
 Standard = Literal["ISO 11784", "older, 9 digits", "older, 10 letters and digits"]
 
-# ISO 3166-1 numeric, all of it (249), under names of everyday use.
+# All 249 numeric codes of ISO 3166-1, with common names.
 _COUNTRIES = """\
 004 Afghanistan; 008 Albania; 010 Antarctica; 012 Algeria; 016 American Samoa; 020 Andorra; 024 Angola; 028 Antigua and
 Barbuda; 031 Azerbaijan; 032 Argentina; 036 Australia; 040 Austria; 044 Bahamas; 048 Bahrain; 050 Bangladesh; 051
@@ -50,7 +50,7 @@ Svalbard and Jan Mayen; 748 Eswatini; 752 Sweden; 756 Switzerland; 760 Syria; 76
 Burkina Faso; 858 Uruguay; 860 Uzbekistan; 862 Venezuela; 876 Wallis and Futuna; 882 Samoa; 887 Yemen; 894 Zambia
 """
 
-# Assigned by ICAR. A wrong maker is worse than none: each is named by its own manuals, or by two publications.
+# ICAR assigns these codes. Each name comes from the manufacturer or from two publications.
 _MANUFACTURERS = {
     "934": "Tierchip Dasmann",
     "956": "Trovan",
@@ -61,8 +61,8 @@ _MANUFACTURERS = {
     "982": "Allflex",
     "985": "Destron Fearing",
 }
-_SHARED = "900"
-_NO_CODE = "000"
+_SHARED_CODE = "900"
+_UNASSIGNED_CODE = "000"
 
 _OLDER: dict[int, Standard] = {9: "older, 9 digits", 10: "older, 10 letters and digits"}
 _GROUPS = {9: (3, 3, 3), 10: (2, 4, 4), 15: (3, 3, 3, 3, 3)}
@@ -70,7 +70,18 @@ _GROUPS = {9: (3, 3, 3), 10: (2, 4, 4), 15: (3, 3, 3, 3, 3)}
 
 @dataclass(frozen=True, slots=True)
 class MicrochipDescription:
-    """What a number tells; where the `issuer` is not known it is None, and the `explanation` says why."""
+    """The parts of a microchip number.
+
+    Attributes:
+        number: The number without separators.
+        printed: The number in groups, as it is printed.
+        standard: The standard of the number.
+        kind: What the code stands for; "unknown" if there is no code, or if it is not assigned.
+        code: The first three digits, None for an older number.
+        issuer: The name of the country or manufacturer, None if it is unknown.
+        explanation: The code and its meaning as a text, also if the issuer is unknown.
+
+    """
 
     number: str
     printed: str
@@ -81,28 +92,36 @@ class MicrochipDescription:
     explanation: str
 
 
-def _given(chip: str | None) -> str:
+def _required(chip: str | None) -> str:
     if chip is None:
         raise ValueError("must not be blank")
     return chip
 
 
 _MICROCHIP: TypeAdapter[str] = TypeAdapter(
-    Annotated[Microchip, AfterValidator(_given)], config=ConfigDict(hide_input_in_errors=True, defer_build=True)
+    Annotated[Microchip, AfterValidator(_required)], config=ConfigDict(hide_input_in_errors=True, defer_build=True)
 )
 
 
 def describe_microchip(microchip: str) -> MicrochipDescription:
-    """Tell what a microchip's number says, in any spelling of it; ValidationError for what is no such number.
+    """Return the parts of a microchip number: standard, issuer and printed form. No registry is asked.
 
-    Sources: ISO 11784 for the number, ISO 3166-1 for the countries. The manufacturers' codes are ICAR's, whose site
-    (icar.org) checks any number; ours are those that a maker or two publications name. Other codes say so.
+    The number follows ISO 11784, and the countries ISO 3166-1. ICAR assigns the manufacturer codes; this library knows
+    those that the manufacturer or two publications confirm. The site icar.org checks any number.
+
+    Args:
+        microchip: 15 digits, or 9 digits or 10 letters and digits for older chips; spaces, dots, hyphens and asterisks
+            are ignored.
+
+    Raises:
+        ValidationError: The value is blank or not a microchip number.
+
     """
     number = _MICROCHIP.validate_python(microchip)
     groups = _GROUPS[len(number)]
     printed = " ".join(number[end - size : end] for size, end in zip(groups, accumulate(groups), strict=True))
     if standard := _OLDER.get(len(number)):
-        explanation = "the number of an older chip, which names no issuer"
+        explanation = "older number without an issuer code"
         return MicrochipDescription(number, printed, standard, "unknown", None, None, explanation)
     code = number[:3]
     kind, issuer, explanation = _issuer(code)
@@ -110,12 +129,12 @@ def describe_microchip(microchip: str) -> MicrochipDescription:
 
 
 def _issuer(code: str) -> tuple[Kind, str | None, str]:
-    if code == _NO_CODE:
-        return "unknown", None, f"{code} is the code of no country and no manufacturer"
-    if code < _SHARED:
+    if code == _UNASSIGNED_CODE:
+        return "unknown", None, f"{code} is not assigned to a country or manufacturer"
+    if code < _SHARED_CODE:
         country = _countries().get(code)
         return "country", country, f"country code {code}: {country or 'not in ISO 3166-1'}"
-    if code == _SHARED:
+    if code == _SHARED_CODE:
         return "manufacturer", None, f"manufacturer code {code}: shared by many manufacturers"
     maker = _MANUFACTURERS.get(code)
     return "manufacturer", maker, f"manufacturer code {code}: {maker or 'not in the list of this library'}"

@@ -1,86 +1,100 @@
-"""Alembic's commands as coroutines, which work inside a running event loop and from an installed package."""
+"""Run Alembic's commands as coroutines: inside a running event loop, and from an installed package."""
 
 import asyncio
-import os
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic import command, context, op
+from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from . import schema
+from .command_lock import one_command_per_process, outer_proxies_restored
 from .databases import Database
 from .databases import database as default_database
 from .driver_errors import translated
 from .errors import DatabaseError
 
-VERSION_TABLE = "sqlmodel_alembic_async_version"  # Of our own, so that a host's Alembic can share the database.
+VERSION_TABLE = (
+    "sqlmodel_alembic_async_version"  # Not Alembic's default: the application's own Alembic can use the database, too.
+)
 VERSION = sa.Table(VERSION_TABLE, sa.MetaData(), sa.Column("version_num", sa.String(32)))
 
 _PACKAGE = Path(__file__).parent
-_TURN = 0.02  # Seconds between two looks whether another task of this process has ended its migration.
-
-_alembic = threading.Lock()  # Held for an instant, to look who may run Alembic, and to change that.
-_owner: asyncio.AbstractEventLoop | None = None  # The event loop that runs Alembic.
-
-
-def _after_fork_in_child() -> None:
-    # A child process has no thread that would end the migration, or release the lock. logging resets its locks, too.
-    global _owner
-    _alembic._at_fork_reinit()  # type: ignore[attr-defined]  # not in typeshed
-    _owner = None
-
-
-getattr(os, "register_at_fork", dict)(after_in_child=_after_fork_in_child)  # Only Unix has it, as it has fork().
 
 _Work = Callable[[sa.Connection, Callable[[], None]], None]
 
 
 async def upgrade(revision: str = "head", *, database: Database = default_database) -> None:
-    """Bring the tables to this revision, and finish what an interrupted migration left; wait for other processes.
+    """Migrate the tables up to a revision; first complete a migration that was interrupted.
 
-    Once it has begun to change the database, it runs to its end: a cancellation is raised then. An env.py may await it
-    before its own `context.configure`. Do not run Alembic commands of your own in this process at the same time:
-    Alembic keeps the command that is under way in module globals, and would mix up the two databases.
+    It waits while another process migrates the database. After it has begun to change the database, it runs to its end:
+    a cancellation is raised only then.
+
+    An env.py may await it before its own `context.configure`. Do not run other Alembic commands in this process at the
+    same time: Alembic keeps the running command in module globals.
+
+    Args:
+        revision: A revision, "head" for the newest one, or a relative one such as "+1".
+        database: The database; by default the one of DATABASE_URL.
 
     Raises:
-        ConflictError: On SQLite, rows would refer to rows that do not exist.
-        DatabaseError: A newer version of this package migrated the database, the version table holds what is no
-            revision, or a table that is not this package's has the name of one of its tables.
-        TransactionConflictError: Another transaction uses the tables, and has not ended in time.
-        ValueError: There is no such revision, or no way to it.
+        ConflictError: On SQLite, rows would refer to rows that do not exist. Nothing is migrated.
+        DatabaseError: A newer version of this package migrated the database, the version table contains a value that is
+            not a revision, a different table has the name of one of this package's tables, the URL names no database,
+            or the user lacks a right.
+        TransactionConflictError: Another process is changing the tables, or another transaction uses them, and did not
+            end in time.
+        DatabaseUnavailableError: No connection could be opened, or it was lost.
+        StorageError: The storage is full or read-only, or the file cannot be opened.
+        RuntimeError: The process was forked while its parent had this SQLite file open.
+        ValueError: `revision` is empty or unknown, or there is no path to it from the current revision.
 
     """
     await _run(database, command.upgrade, revision)
 
 
 async def downgrade(revision: str, *, database: Database = default_database) -> None:
-    """Take the tables back to this revision; "base" removes them, with all that is in them.
+    """Migrate the tables down to a revision; "base" drops them with all their rows.
 
-    Once it has begun to change the database, it runs to its end: a cancellation is raised then.
+    It waits while another process migrates the database. After it has begun to change the database, it runs to its end:
+    a cancellation is raised only then.
+
+    An env.py may await it before its own `context.configure`. Do not run other Alembic commands in this process at the
+    same time: Alembic keeps the running command in module globals.
+
+    Args:
+        revision: A revision, "base" for the state before the first one, or a relative one such as "-1".
+        database: The database; by default the one of DATABASE_URL.
 
     Raises:
-        ConflictError: On SQLite, rows would refer to rows that do not exist.
-        DatabaseError: A newer version of this package migrated the database, the version table holds what is no
-            revision, or a table that is not this package's has the name of one of its tables, or a foreign key to one.
-        TransactionConflictError: Another transaction uses the tables, and has not ended in time.
-        ValueError: There is no such revision, or no way to it.
+        ConflictError: On SQLite, rows would refer to rows that do not exist. Nothing is migrated.
+        DatabaseError: A newer version of this package migrated the database, the version table contains a value that is
+            not a revision, a different table has the name of one of this package's tables, another table has a foreign
+            key to one of them, the URL names no database, or the user lacks a right.
+        TransactionConflictError: Another process is changing the tables, or another transaction uses them, and did not
+            end in time.
+        DatabaseUnavailableError: No connection could be opened, or it was lost.
+        StorageError: The storage is full or read-only, or the file cannot be opened.
+        RuntimeError: The process was forked while its parent had this SQLite file open.
+        ValueError: `revision` is empty or unknown, or there is no path to it from the current revision.
 
     """
     await _run(database, command.downgrade, revision)
 
 
 async def current(*, database: Database = default_database) -> str | None:
-    """Return the revision the tables are at, or None where they were never migrated.
+    """Return the current revision of the tables, or None if they were never migrated.
 
     Raises:
-        DatabaseError: The version table holds what is no revision.
+        DatabaseUnavailableError: No connection could be opened, or it was lost.
+        StorageError: The storage is corrupt, or the file cannot be opened.
+        DatabaseError: The version table contains a value that is not a revision, the URL names no database, or the
+            database refused the statement for another reason.
+        RuntimeError: The process was forked while its parent had this SQLite file open.
 
     """
     with translated(OSError):
@@ -89,21 +103,28 @@ async def current(*, database: Database = default_database) -> str | None:
 
 
 def head() -> str | None:
-    """Return the newest revision that this version of the package knows."""
+    """Return the newest revision of this version of the package."""
     return ScriptDirectory.from_config(_config()).get_current_head()
 
 
 async def run_to_the_end(database: Database, work: _Work) -> None:
-    """Run the work on a connection. It gets a function to call when it begins: from then on no cancellation ends it."""
-    begun = False
+    """Run a function on a connection; do not cancel it after it has begun to change the database.
 
-    def begins() -> None:
-        nonlocal begun
-        begun = True
+    Args:
+        database: The database to connect to.
+        work: A function of the connection and of a callback, which it calls immediately before its first change.
+            A cancellation before this call ends the work; a later one is raised when the work has ended.
+
+    """
+    has_begun = False
+
+    def mark_begun() -> None:
+        nonlocal has_begun
+        has_begun = True
 
     async def run() -> None:
         async with database.engine.connect() as connection:
-            await connection.run_sync(work, begins)
+            await connection.run_sync(work, mark_begun)
 
     task = asyncio.create_task(run())
     cancellation = None
@@ -111,7 +132,7 @@ async def run_to_the_end(database: Database, work: _Work) -> None:
         try:
             await asyncio.wait([task])
         except asyncio.CancelledError as error:
-            if cancellation is None and not begun:
+            if cancellation is None and not has_begun:
                 task.cancel()
             cancellation = error
     if cancellation is None:
@@ -119,80 +140,41 @@ async def run_to_the_end(database: Database, work: _Work) -> None:
     raise cancellation from None if task.cancelled() else task.exception()
 
 
-async def _run(database: Database, order: Callable[[Config, str], None], revision: str) -> None:
-    def run(connection: sa.Connection, begins: Callable[[], None]) -> None:
+async def _run(database: Database, alembic_command: Callable[[Config, str], None], revision: str) -> None:
+    def run(connection: sa.Connection, mark_begun: Callable[[], None]) -> None:
         config = _config()
-        config.attributes.update(connection=connection, begins=begins)
+        config.attributes.update(connection=connection, mark_begun=mark_begun)
         try:
-            with translated(), _outer_proxies_kept():
-                order(config, revision)
+            with translated(), outer_proxies_restored():
+                alembic_command(config, revision)
         except CommandError as error:
-            raise _refusal(connection, revision, error) from error
+            raise _migration_error(connection, revision, error) from error
 
     if not revision:
-        raise ValueError('the revision must not be empty: "head" is the newest one')
-    async with _alone():
+        raise ValueError('the revision must not be empty: use "head" for the newest one')
+    async with one_command_per_process():
         with translated(OSError):
             await run_to_the_end(database, run)
 
 
-def _refusal(connection: sa.Connection, revision: str, error: CommandError) -> Exception:
-    if unknown := [revision for revision in _stored(connection) if revision not in _known()]:
+def _migration_error(connection: sa.Connection, revision: str, error: CommandError) -> Exception:
+    known = _known_revisions()
+    if unknown := [revision for revision in _stored_revisions(connection) if revision not in known]:
         return DatabaseError(
             f"the database is at revision {', '.join(unknown)}, which this version of the package does not know:"
-            " a newer version migrated the database, install that one"
+            " a newer version migrated the database, install that version"
         )
-    return ValueError(f"can not migrate to {revision!r}: {error}")
+    return ValueError(f"cannot migrate to {revision!r}: {error}")
 
 
-def _known() -> set[str]:
+def _known_revisions() -> set[str]:
     return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-
-
-@asynccontextmanager
-async def _alone() -> AsyncIterator[None]:
-    # Alembic keeps its context in module globals: one process runs one command at a time, whatever its event loops.
-    loop = asyncio.get_running_loop()
-    while not _take_over(loop):  # noqa: ASYNC110  # an asyncio.Event serves one event loop only
-        await asyncio.sleep(_TURN)
-    try:
-        yield
-    finally:
-        _let_go(loop)
-
-
-def _take_over(loop: asyncio.AbstractEventLoop) -> bool:
-    global _owner
-    with _alembic:
-        # What a closed event loop has not ended will never end.
-        is_free = _owner is None or _owner.is_closed()
-        if is_free:
-            _owner = loop
-    return is_free
-
-
-def _let_go(loop: asyncio.AbstractEventLoop) -> None:
-    global _owner
-    with _alembic:
-        if _owner is loop:
-            _owner = None
-
-
-@contextmanager
-def _outer_proxies_kept() -> Iterator[None]:
-    """Give `alembic.context` and `alembic.op` back to the env.py, a host's, that awaits this command."""
-    outer = [proxy for module in (context, op) if (proxy := getattr(module, "_proxy", None)) is not None]
-    try:
-        yield
-    finally:
-        for proxy in outer:
-            proxy._install_proxy()
 
 
 def _config() -> Config:
     config = Config()
     installed = _PACKAGE / "alembic"
-    # A checkout has the folder beside the package. Config reads "%" as the beginning of a name.
+    # In a checkout, the folder is next to the package. Config interpolates "%(name)s", so "%" is escaped.
     folder = installed if installed.is_dir() else _PACKAGE.parent / "alembic"
     config.set_main_option("script_location", str(folder).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
@@ -200,21 +182,24 @@ def _config() -> Config:
 
 
 def _current(connection: sa.Connection) -> str | None:
-    return ", ".join(_stored(connection)) or None
+    return ", ".join(_stored_revisions(connection)) or None
 
 
-def _stored(connection: sa.Connection) -> list[str]:
-    # More than one only where others wrote into the table.
+def _stored_revisions(connection: sa.Connection) -> list[str]:
+    # This package writes at most one revision. Other programs may have written more into the table.
     if not schema.exists(connection, VERSION):
         return []
     options = {"version_table": VERSION_TABLE, "version_table_schema": connection.schema_for_object(VERSION)}
     stored = MigrationContext.configure(connection, opts=options).get_current_heads()
-    if len(set(stored)) < len(stored) or any(map(_is_no_revision, stored)):
-        raise DatabaseError(f"the table {VERSION_TABLE} holds what is no revision: write the right one into it")
+    if len(set(stored)) < len(stored) or not all(map(_can_be_revision, stored)):
+        raise DatabaseError(
+            f"the table {VERSION_TABLE} contains a value that is not a revision: write the right revision into it"
+        )
     return sorted(stored)
 
 
-def _is_no_revision(stored: object) -> bool:
-    # Alembic reads symbols and abbreviations, too, but does not find them again in the table.
-    is_short = any(name.startswith(str(stored)) for name in _known() - {stored})
-    return not isinstance(stored, str) or is_short or stored in ("base", "head", "heads")
+def _can_be_revision(stored: object) -> bool:
+    # Alembic also accepts symbolic names and abbreviations, but then it cannot update the stored value.
+    if not isinstance(stored, str) or stored in ("base", "head", "heads"):
+        return False
+    return not any(revision.startswith(stored) for revision in _known_revisions() - {stored})

@@ -1,4 +1,4 @@
-"""Repeats a unit of work whose transaction conflicted with another one."""
+"""Repeat a unit of work after its transaction conflicted with another transaction."""
 
 import asyncio
 import random
@@ -11,71 +11,82 @@ from .errors import StaleVersionError, TransactionConflictError
 
 Result = TypeVar("Result")
 
-_FIRST_WAIT = 0.01  # Seconds before the first repetition; doubled for each further one, up to the longest wait.
-_LONGEST_WAIT = 1.0
-_LONGEST_TURN = 10.0  # Seconds that a unit waits for another one that is repeated.
+_FIRST_WAIT = 0.01  # Seconds. Doubled for each attempt, it is the upper bound of the random wait after it.
+_LONGEST_WAIT = 1.0  # Seconds.
+_LOCK_TIMEOUT = 10.0  # Seconds that an attempt waits for the retry lock.
 
 
 class Retries:
-    """The repetitions in one database."""
+    """The retry policy of one database."""
 
     def __init__(self) -> None:
-        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
+        self._locks: WeakKeyDictionary[asyncio.AbstractEventLoop, _RetryLock] = WeakKeyDictionary()
 
     async def run(self, unit: Callable[[], Awaitable[Result]], attempts: int) -> Result:
-        """Return what the unit returns; call it up to `attempts` times, with random, growing waits between them.
+        """Call the unit of work until it does not conflict, and return its result.
+
+        Random waits separate the attempts; their upper bound grows from 20 ms to 1 s.
+
+        Args:
+            unit: The unit of work, which runs in its own transaction and may be called several times.
+            attempts: The highest number of calls, at least 1.
 
         Raises:
             TransactionConflictError: The last attempt conflicted, too.
-            StaleVersionError: So did it, or the caller expected another version, which repeating can't change.
+            StaleVersionError: The last attempt found a stale row, too; or the caller passed an `expected_version` that
+                is stale, which is not repeated.
 
         """
-        turns = self._turns.setdefault(asyncio.get_running_loop(), _Turns())
-        with ExitStack() as repeating:
+        lock = self._locks.setdefault(asyncio.get_running_loop(), _RetryLock())
+        with ExitStack() as retrying:
             attempt = 0
             while True:
                 attempt += 1
                 try:
-                    async with turns.one_at_a_time():
+                    async with lock.held():
                         return await unit()
                 except (TransactionConflictError, StaleVersionError) as error:
-                    # A version that the caller expected stays stale; a row that the unit itself read is read anew.
-                    hopeless = isinstance(error, StaleVersionError) and error.expected is not None
-                    if hopeless or attempt >= attempts:
+                    # A version that the caller passed stays stale. A row that the unit itself reads is read again.
+                    is_permanent = isinstance(error, StaleVersionError) and error.expected is not None
+                    if is_permanent or attempt >= attempts:
                         raise
                 if attempt == 1:
-                    repeating.enter_context(turns.repeating())
+                    retrying.enter_context(lock.retrying())
                 longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt)
-                await asyncio.sleep(random.uniform(0, longest))  # noqa: S311  # jitter is no secret
+                await asyncio.sleep(random.uniform(0, longest))  # noqa: S311  # the jitter needs no secure randomness
 
 
-class _Turns:
-    """While a unit is repeated, all go one at a time: many who want the same row would disturb each other for ever."""
+class _RetryLock:
+    """A lock that attempts take while at least one unit of work is being retried.
+
+    Without it, many transactions on the same row could conflict again and again.
+    """
 
     def __init__(self) -> None:
-        self._turn = asyncio.Lock()
-        self._repeated = 0
+        self._lock = asyncio.Lock()
+        self._retried_units = 0
 
     @contextmanager
-    def repeating(self) -> Iterator[None]:
-        self._repeated += 1
+    def retrying(self) -> Iterator[None]:
+        self._retried_units += 1
         try:
             yield
         finally:
-            self._repeated -= 1
+            self._retried_units -= 1
 
     @asynccontextmanager
-    async def one_at_a_time(self) -> AsyncIterator[None]:
-        if not self._repeated:
+    async def held(self) -> AsyncIterator[None]:
+        if not self._retried_units:
             yield
             return
         try:
-            async with asyncio.timeout(_LONGEST_TURN):  # wait_for() would lose a cancellation that comes with the turn.
-                await self._turn.acquire()
-        except TimeoutError:  # Nobody waits for ever: the one who has the turn may be waiting for him.
+            # wait_for() would lose a cancellation that arrives together with the lock.
+            async with asyncio.timeout(_LOCK_TIMEOUT):
+                await self._lock.acquire()
+        except TimeoutError:  # Proceed without the lock: its holder may be waiting for this unit of work.
             yield
             return
         try:
             yield
         finally:
-            self._turn.release()
+            self._lock.release()

@@ -1,4 +1,4 @@
-"""A row validates itself: SQLModel leaves tables unchecked, so mapper listeners check every row on its way in."""
+"""Validate each row before INSERT and UPDATE: SQLModel does not validate the instances of table classes."""
 
 from datetime import UTC, datetime
 from functools import partial
@@ -11,8 +11,12 @@ from sqlmodel import SQLModel
 from .fields import name_key
 
 
-def hold_rows_to(shape: type[SQLModel], table: type[SQLModel]) -> None:
-    """Let no row of the table into the database but as the shape validates and normalises it."""
+def validate_on_flush(shape: type[SQLModel], table: type[SQLModel]) -> None:
+    """Validate and normalize the rows of a table with a shape (a pydantic model) when they are flushed.
+
+    An invalid row makes the flush raise pydantic.ValidationError. A constructor call with an unknown field raises
+    TypeError.
+    """
     event.listen(table, "init", _refuse_unknown_fields)
     event.listen(table, "before_insert", partial(_validate_new, shape))
     event.listen(table, "before_update", partial(_validate_changed, shape))
@@ -32,7 +36,8 @@ def _validate_new(shape: type[SQLModel], mapper: object, connection: object, row
 
 def _validate_changed(shape: type[SQLModel], mapper: object, connection: object, row: Any) -> None:
     session = object_session(row)
-    # Only a row with changed columns gets an UPDATE; a changed list of pets alone gets none.
+    # SQLAlchemy also calls this for a row without changed columns, for example if only its list of pets has changed.
+    # Such a row gets no UPDATE.
     if session is not None and session.is_modified(row, include_collections=False):
         row.updated_at = datetime.now(UTC)
         _validate(shape, row)

@@ -1,13 +1,14 @@
-"""Sessions: what SQLModel's become here, and how they are connected, closed and kept from writing."""
+"""Session classes, and how a session gets its connection and is closed."""
 
 import asyncio
 import time
 from typing import Any, NoReturn
 
 from sqlalchemy import event
-from sqlalchemy.exc import IllegalStateChangeError, PendingRollbackError, SQLAlchemyError
+from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSessionTransaction
-from sqlalchemy.orm import ORMExecuteState
+from sqlalchemy.orm import ORMExecuteState, SessionTransaction
+from sqlalchemy.util import greenlet_spawn
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession as _AsyncSession
 
@@ -16,63 +17,108 @@ from .engines.waiting import until_done
 from .errors import DatabaseError, StorageError
 from .undo import undo_everything
 
-_PATIENCE = 1.0  # Seconds that closing waits for another task to leave the session alone, and between two looks.
-_MOMENT = 0.01
+_CLOSE_TIMEOUT = 1.0  # Seconds that close waits for another task that uses the session.
+_CLOSE_RETRY_INTERVAL = 0.01  # Seconds.
 
-_NEEDS_TRANSACTION = "a savepoint or a streamed result needs a transaction: reading(snapshot=True)"
-_READS_ONLY = "this session only reads: write in a transaction()"
+_NEEDS_TRANSACTION = "savepoints and streamed results need a transaction: use reading(snapshot=True) or transaction()"
+_IS_READ_ONLY = "the session is read-only: use transaction() to write"
 
 
 class AsyncSession(_AsyncSession):
-    """SQLModel's AsyncSession, whose rows stay readable after a commit."""
+    """SQLModel's AsyncSession, with rows that stay readable after a commit.
+
+    A rollback to a savepoint gives the rows of this package their earlier values. rollback() of the whole transaction
+    expires all rows: refresh() reads one again.
+
+    Args:
+        bind: The async engine or connection.
+        expire_on_commit: False (default): a commit leaves loaded rows as they are, without a new read.
+        options: Other options of SQLModel's AsyncSession.
+
+    """
 
     def __init__(self, bind: Any = None, *, expire_on_commit: bool = False, **options: Any) -> None:
         super().__init__(bind, expire_on_commit=expire_on_commit, **options)
 
     def begin_nested(self) -> AsyncSessionTransaction:
-        """Return a savepoint; a task that is cancelled in it learns that, and not that the connection is gone."""
+        """Return a savepoint to use with `async with`: it is rolled back if the block raises, and released otherwise.
+
+        A rollback undoes the changes in memory, too, those of open inner savepoints included.
+        """
         return _Savepoint(self, nested=True)
 
     async def close(self) -> None:
-        """Close the session; what was not committed is undone in its rows, too."""
+        """Close the session, roll back, and restore its rows to their committed values.
+
+        Raises:
+            sqlalchemy.exc.IllegalStateChangeError: Another task is using the session.
+
+        """
         try:
             undo_everything(self.sync_session)
         finally:
             await super().close()
 
+    async def reset(self) -> None:
+        """Close the session, which may be used again; what was not committed is undone in its rows, too."""
+        try:
+            undo_everything(self.sync_session)
+        finally:
+            await super().reset()
+
+    async def invalidate(self) -> None:
+        """Close the session and its connections; what was not committed is undone in its rows, too."""
+        try:
+            undo_everything(self.sync_session)
+        finally:
+            await super().invalidate()
+
     async def __aexit__(self, *error: object) -> None:
-        """Close the session; where another task is still at work with it, as soon as that has ended."""
-        closing = asyncio.ensure_future(self._close_in_the_end())
+        """Close the session; if another task is using it, wait at most one second for that task.
+
+        Raises:
+            sqlalchemy.exc.IllegalStateChangeError: Another task is still using the session after that time.
+
+        """
+        closing = asyncio.ensure_future(self._close_with_retries())
         await asyncio.shield(closing)
 
-    async def _close_in_the_end(self) -> None:
-        deadline = time.monotonic() + _PATIENCE
+    async def _close_with_retries(self) -> None:
+        deadline = time.monotonic() + _CLOSE_TIMEOUT
         while True:
             try:
                 return await self.close()
-            except IllegalStateChangeError:
+            except InvalidRequestError:
                 if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(_MOMENT)
+                    return await self.invalidate()
+                await asyncio.sleep(_CLOSE_RETRY_INTERVAL)
 
 
 class _Savepoint(AsyncSessionTransaction):
+    async def rollback(self) -> None:
+        """Roll back to this savepoint, and to those inside it first: SQLAlchemy would forget what they changed."""
+        await greenlet_spawn(_roll_back_inner, self._sync_transaction())
+        await super().rollback()
+
     async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        try:
-            await super().__aexit__(kind, error, traceback)
-        except PendingRollbackError:
-            if not isinstance(error, asyncio.CancelledError):
-                raise
+        if kind is not None:
+            await greenlet_spawn(_roll_back_inner, self._sync_transaction())
+        await super().__aexit__(kind, error, traceback)
+
+
+def _roll_back_inner(savepoint: SessionTransaction) -> None:
+    while (inner := savepoint.session.get_nested_transaction()) not in (None, savepoint):
+        inner.rollback()
 
 
 async def flush(session: AsyncSession) -> None:
-    """Flush where there is something to flush."""
+    """Flush the session if it has pending changes."""
     if session.new or session.dirty or session.deleted:
         await session.flush()
 
 
 class Connected:
-    """Connects a session, and closes it at the end, whatever has become of the connection by then."""
+    """A context manager that connects a session, and closes it even if its connection was lost."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
@@ -92,39 +138,39 @@ class Connected:
         except IllegalStateChangeError:
             await self._session.__aexit__()
         except BaseException as failure:
-            # The server rolls back what lost its connection: a ROLLBACK that does not get through has nothing to say.
+            # The server rolls back a transaction that loses its connection, so a failed ROLLBACK is no error.
             await until_done(asyncio.create_task(self._session.invalidate()))
             if not isinstance(failure, SQLAlchemyError | OSError):
                 raise
 
 
 class StatementSession(AsyncSession):
-    """Has no transaction around its statements, and so nothing that needs one, on every engine alike."""
+    """A session in autocommit mode: it refuses what needs a transaction, in the same way on each database."""
 
     def begin_nested(self) -> NoReturn:
-        """Refuse a savepoint."""
+        """Refuse a savepoint: raise DatabaseError."""
         raise DatabaseError(_NEEDS_TRANSACTION)
 
     async def stream(self, *args: Any, **options: Any) -> NoReturn:
-        """Refuse a streamed result."""
+        """Refuse a streamed result: raise DatabaseError."""
         raise DatabaseError(_NEEDS_TRANSACTION)
 
     async def stream_scalars(self, *args: Any, **options: Any) -> NoReturn:
-        """Refuse a streamed result."""
+        """Refuse a streamed result: raise DatabaseError."""
         raise DatabaseError(_NEEDS_TRANSACTION)
 
 
 class ReadOnlySession(Session):
-    """Refuses to write, before any SQL and on every engine alike."""
+    """A session that raises StorageError for a write, before it sends any SQL."""
 
 
 @event.listens_for(ReadOnlySession, "before_flush")
 def _refuse_flush(session: Session, *args: object) -> None:
     if session.new or session.deleted or any(map(session.is_modified, session.dirty)):
-        raise StorageError(_READS_ONLY)
+        raise StorageError(_IS_READ_ONLY)
 
 
 @event.listens_for(ReadOnlySession, "do_orm_execute")
 def _refuse_statement(state: ORMExecuteState) -> None:
     if state.is_insert or state.is_update or state.is_delete:
-        raise StorageError(_READS_ONLY)
+        raise StorageError(_IS_READ_ONLY)

@@ -1,4 +1,4 @@
-"""What the environment may say."""
+"""Settings from environment variables."""
 
 from typing import Literal
 
@@ -7,10 +7,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Settings read from the environment; an empty variable counts as absent.
+    """Settings from environment variables of the same names in upper case; an empty variable counts as not set.
 
-    SQLITE_SYNCHRONOUS chooses what a power failure may cost: with FULL nothing that was committed, with NORMAL the
-    last commits. https://www.sqlite.org/pragma.html#pragma_synchronous
+    Attributes:
+        database_url: The URL of the default database.
+        sqlite_synchronous: How SQLite protects commits from a power failure: "NORMAL" may lose the last commits, "FULL"
+            loses none, "EXTRA" also syncs the folder. https://www.sqlite.org/pragma.html#pragma_synchronous
+
     """
 
     model_config = SettingsConfigDict(env_ignore_empty=True)

@@ -1,176 +1,175 @@
-"""Undo in memory what a rollback undoes in the database; SQLAlchemy by itself only expires what a flush wrote.
+"""Restore a session's rows in memory when a rollback undoes their changes in the database.
 
-A row that the session held is put back as it was, with its version: an expired row would be read anew at the next
-flush, and an edit of it would then overwrite a newer row. A row that was first read after its change is expired.
+SQLAlchemy itself only expires the rows that a flush has written. An expired row is read again at the next flush, with
+the newest version number, so that an edit of it could overwrite a newer row. Therefore this module restores the values
+and the version that a row had before its change. It expires a row that the session first read after the change.
+Statements that are executed on the session's connection, and not by the session, are not noticed.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet, ref
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import event, inspect
-from sqlalchemy.engine import Connection
-from sqlalchemy.engine.interfaces import ExecutionContext
-from sqlalchemy.orm import InstanceState, LoaderCallableStatus, Session, SessionTransaction
-from sqlalchemy.orm.attributes import set_committed_value
-from sqlalchemy.orm.loading import _new_runid
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 from sqlalchemy.orm.util import identity_key
 
-from .models import Pet, User
+from .models import TABLES, Pet, User
+from .undo_log import State, UndoLog, columns, restore, rows_of, state_of, stored_values
 
-# The execution options of a statement that changes only rows that were passed to remember(), inserted or deleted.
+# Execution options of a statement whose rows are passed to remember() or remember_insert(), or which deletes rows.
 REMEMBERED = {"sqlmodel_alembic_async_remembered": True}
 
-_LOGS = "sqlmodel_alembic_async_logs"
-_WATCHED = "sqlmodel_alembic_async_watched"
-_MOST_KEYS = 1000  # What changes more rows one by one is taken to change any: memory does not grow with them.
-_HARMLESS = ("SELECT", "SAVEPOINT", "RELEASE", "ROLLBACK")
+_CHANGES_NO_ROW = ("SELECT", "SAVEPOINT", "RELEASE", "ROLLBACK")
 
-_State = InstanceState[Any]
-
-
-@dataclass(slots=True)
-class _UndoLog:
-    """The changes of one transaction or savepoint.
-
-    `before` holds rows as they were, `changed` the keys of changed rows. Loads after the number `unknown_since` follow
-    a statement that may have changed any row.
-    """
-
-    before: WeakKeyDictionary[_State, dict[str, Any]] = field(default_factory=WeakKeyDictionary)
-    changed: set[Any] = field(default_factory=set)
-    unknown_since: int | None = None
-
-    def add(self, states: Iterable[_State]) -> None:
-        """Keep how these rows are, unless they may show a change already."""
-        for state in states:
-            if state not in self.before and not self._may_show_a_change(state):
-                self.before[state] = _image(state)
-
-    def expect_any_change(self, session: Session) -> None:
-        """Keep how all rows are, before any of them may change."""
-        if self.unknown_since is None:
-            self.add(inspect(row) for row in filter(_is_ours, session.identity_map.values()))
-            self.unknown_since = _new_runid()
-
-    def undo(self, session: Session) -> None:
-        """Put back the rows that were kept, and expire the others that may show a change."""
-        if not self.changed and self.unknown_since is None:
-            return
-        for row in filter(_is_ours, session.identity_map.values()):
-            if (state := inspect(row)) in self.before or self._may_show_a_change(state):
-                session.expire(row)
-        for state, image in self.before.items():
-            if state.has_identity and (row := state.obj()) is not None:
-                for name, value in image.items():
-                    set_committed_value(row, name, value)
-
-    def _may_show_a_change(self, state: _State) -> bool:
-        was_read_since = self.unknown_since is not None and (state.runid or 0) > self.unknown_since
-        return was_read_since or state.key in self.changed
+# Not in session.info: an application may clear that.
+_logs: WeakKeyDictionary[Session, WeakKeyDictionary[SessionTransaction, UndoLog]] = WeakKeyDictionary()
+# Rows that were edited before they were added to the session: their stored values, and the edits.
+_earlier_edits: WeakKeyDictionary[Session, WeakKeyDictionary[State, tuple[dict[str, Any], dict[str, Any]]]] = (
+    WeakKeyDictionary()
+)
 
 
 def remember(session: Session, model: type[Any], ids: Iterable[int]) -> None:
-    """Keep how rows are, before a statement changes them."""
+    """Save the values of rows before a statement changes them."""
     if session.autobegin and not session.in_transaction():
         session.begin()
     _remember(session, [identity_key(model, row_id) for row_id in ids])
 
 
+def remember_insert(session: Session, model: type[Any], row_id: int) -> None:
+    """Note a new row, after its INSERT."""
+    _remember_insert(session, identity_key(model, row_id))
+
+
 def undo_everything(session: Session) -> None:
-    """Undo in memory what is not committed: closing a session rolls back, and tells SQLAlchemy's rows nothing of it."""
+    """Restore all rows with uncommitted changes; to be called before Session.close(), which does not do it."""
     if not session._is_clean():
         _remember_edited(session)
     for transaction in _boundaries(session):
-        if _LOGS in session.info or transaction._new or transaction._dirty or transaction._deleted:
-            for state in transaction._new:  # SQLAlchemy does this for the innermost one only.
-                transaction._deleted.pop(state, None)
-            transaction._restore_snapshot(dirty_only=True)
-            _log(session, transaction).undo(session)
+        if transaction._parent is None and _is_joined(transaction):
+            break  # The application commits it, or rolls it back.
+        _restore_new_and_deleted(session, transaction)
+        if (log := _existing_log(session, transaction)) is not None:
+            log.undo(session)
+    for state, (values, edits) in list(_earlier_edits.pop(session, {}).items()):
+        if restore(session, state, values):
+            for name, value in edits.items():
+                setattr(state.obj(), name, value)
+
+
+def _is_joined(transaction: SessionTransaction) -> bool:
+    """Tell whether the application began this transaction on the connection itself."""
+    return any(not should_commit for _, _, should_commit, _ in transaction._connections.values())
+
+
+def _restore_new_and_deleted(session: Session, transaction: SessionTransaction) -> None:
+    # SessionTransaction._restore_snapshot() works for the innermost transaction only.
+    new = [state for state in transaction._new if _has_undo(state) and state.session_id == session.hash_key]
+    deleted = [state for state in transaction._deleted if _has_undo(state) and state not in transaction._new]
+    session._expunge_states(new, to_transient=True)
+    for state, (old_key, _) in transaction._key_switches.items():
+        state.key = old_key
+    for state in deleted:
+        if state.key is not None:
+            session._update_impl(state, revert_deletion=True)
 
 
 @event.listens_for(Session, "before_flush")
-@event.listens_for(Session, "after_rollback")  # SQLAlchemy is about to expire edits that were not flushed.
+@event.listens_for(Session, "after_rollback")  # SQLAlchemy expires unflushed edits immediately after this event.
 def _remember_edited(session: Session, *flush: object) -> None:
-    if edited := [inspect(row).key for row in filter(_is_ours, session.dirty)]:
+    edited = [state.key for state in map(state_of, (*session.dirty, *session.deleted)) if _has_undo(state)]
+    if edited:
         _remember(session, edited)
 
 
 @event.listens_for(Session, "pending_to_persistent")
 def _remember_new(session: Session, row: object) -> None:
-    if session.in_nested_transaction():
-        _remember(session, [inspect(row, raiseerr=True).key])
+    if isinstance(row, User | Pet):
+        _remember_insert(session, state_of(row).key)
 
 
-@event.listens_for(Session, "after_begin")
-def _watch(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
-    if transaction.nested and connection not in (watched := session.info.setdefault(_WATCHED, WeakSet())):
-        watched.add(connection)
-        event.listen(connection, "before_cursor_execute", partial(_remember_all, ref(session)))
+@event.listens_for(Session, "detached_to_persistent")
+def _remember_earlier_edits(session: Session, row: object) -> None:
+    state = state_of(row)
+    if state.modified and isinstance(row, User | Pet):
+        edited = [name for name in columns(state.mapper) if name in state.committed_state and name in state.dict]
+        if edited:
+            edits = {name: state.dict[name] for name in edited}
+            _earlier_edits.setdefault(session, WeakKeyDictionary())[state] = (stored_values(state), edits)
 
 
-def _remember_all(
-    watching: ref[Session],
-    connection: Connection,
-    cursor: object,
-    statement: str,
-    parameters: object,
-    context: ExecutionContext,
-    executemany: bool,
-) -> None:
-    """Keep how all rows are, before a statement in a savepoint that may change any of them."""
-    session = watching()
-    if session is None or session._flushing or REMEMBERED.items() <= context.execution_options.items():
+@event.listens_for(Session, "after_commit")
+def _forget_earlier_edits(session: Session) -> None:
+    if session.get_nested_transaction() is None:
+        _earlier_edits.pop(session, None)
+
+
+@event.listens_for(Session, "do_orm_execute")
+def _remember_all(execution: ORMExecuteState) -> None:
+    """Save the values of all rows, before a statement that may change any of them."""
+    statement: Any = getattr(execution.statement, "element", execution.statement)  # Of select().from_statement().
+    if isinstance(statement, sa.TextClause):
+        changes_no_row = statement.text.lstrip()[:10].upper().startswith(_CHANGES_NO_ROW)
+    else:
+        changes_no_row = not statement.is_dml or statement.table.name not in TABLES
+    if changes_no_row or REMEMBERED.items() <= execution.execution_options.items():
         return
-    if not statement.lstrip()[:10].upper().startswith(_HARMLESS):
-        for transaction in _boundaries(session):
-            if transaction.nested:
-                _log(session, transaction).expect_any_change(session)
+    for transaction in _boundaries(execution.session):
+        log = _log(execution.session, transaction)
+        if statement.is_insert:
+            log.assume_any_row_is_inserted()
+        else:
+            log.assume_any_row_changes(execution.session)
 
 
 @event.listens_for(Session, "after_soft_rollback")
 def _undo_savepoint(session: Session, transaction: SessionTransaction) -> None:
     while not transaction.nested and transaction.parent is not None:
         transaction = transaction.parent
+    if (log := _existing_log(session, transaction)) is None:
+        return
     if transaction.nested:
-        _log(session, transaction).undo(session)
-    else:  # SQLAlchemy has expired every row.
-        session.info.pop(_LOGS, None)
+        log.undo(session)
+    else:  # SQLAlchemy has expired the rows of the session, but not those that were expunged from it.
+        for state in [state for state in log.before if state.session_id is not None]:
+            del log.before[state]
+        log.restore(session)
+        _logs.pop(session, None)
 
 
-def _is_ours(row: object) -> bool:
-    return isinstance(row, User | Pet)
-
-
-def _image(state: _State) -> dict[str, Any]:
-    """Return the columns as they were before any edit; what was not loaded then is left out."""
-    unknown = LoaderCallableStatus.NO_VALUE
-    values = {**state.dict, **state.committed_state}
-    return {name: value for name in state.class_.model_fields if (value := values.get(name, unknown)) is not unknown}
+def _has_undo(state: State) -> bool:
+    return issubclass(state.class_, (User, Pet))
 
 
 def _remember(session: Session, keys: list[Any]) -> None:
-    held = [inspect(row) for key in keys if (row := session.identity_map.get(key)) is not None]
+    held = [state_of(row) for row in rows_of(session, keys)]
     for transaction in _boundaries(session):
-        log = _log(session, transaction)
-        log.add(held)
-        if len(log.changed) < _MOST_KEYS:
-            log.changed.update(keys)
-        else:
-            log.expect_any_change(session)
+        _log(session, transaction).add_changes(keys, held)
 
 
-def _log(session: Session, transaction: SessionTransaction) -> _UndoLog:
-    logs: WeakKeyDictionary[SessionTransaction, _UndoLog] = session.info.setdefault(_LOGS, WeakKeyDictionary())
+def _remember_insert(session: Session, key: Any) -> None:
+    for transaction in _boundaries(session):
+        _log(session, transaction).add_insert(key)
+
+
+def _existing_log(session: Session, transaction: SessionTransaction) -> UndoLog | None:
+    logs = _logs.get(session)
+    return None if logs is None else logs.get(transaction)
+
+
+def _log(session: Session, transaction: SessionTransaction) -> UndoLog:
+    logs = _logs.get(session)
+    if logs is None:
+        logs = _logs[session] = WeakKeyDictionary()
     if transaction not in logs:
-        logs[transaction] = _UndoLog()
+        logs[transaction] = UndoLog()
     return logs[transaction]
 
 
 def _boundaries(session: Session) -> Iterator[SessionTransaction]:
-    """Yield the session's savepoints, innermost first, and its transaction."""
+    """Yield the open savepoints, innermost first, and then the transaction."""
     transaction = session.get_nested_transaction() or session.get_transaction()
     while transaction is not None:
         yield transaction

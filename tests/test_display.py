@@ -84,8 +84,8 @@ async def test_a_page_says_how_to_go_on_and_that_it_is_empty(session: AsyncSessi
 
     first = await list_users(session, limit=1)
 
-    assert pretty(first).splitlines()[-1] == "1 row, more follow: after=page.next"
-    assert first._repr_html_().endswith("<p>1 row, more follow: after=page.next</p></div>")
+    assert pretty(first).splitlines()[-1] == "1 row, more with after=page.next"
+    assert first._repr_html_().endswith("<p>1 row, more with after=page.next</p></div>")
 
 
 async def test_to_show_a_page_asks_the_database_nothing(db: Database, statements: Statements) -> None:

@@ -124,7 +124,7 @@ asyncio.run(cells())
 def test_a_server_that_does_not_answer_is_told_in_a_sentence(url: str, tmp_path: Path) -> None:
     shell = Shell(tmp_path, "--ext", "sqlmodel_alembic_async", DATABASE_URL=url)
 
-    assert "The database can not be asked: the database can not be reached" in shell.greeting
+    assert "The state of the migrations is unknown: the database cannot be reached" in shell.greeting
     assert "secret" not in shell.greeting
     assert shell.leave() == ""
 

@@ -34,7 +34,7 @@ def test_a_country_is_named(code: str, country: str) -> None:
 @pytest.mark.parametrize(
     ("code", "kind", "explanation"),
     [
-        ("000", "unknown", "000 is the code of no country and no manufacturer"),
+        ("000", "unknown", "000 is not assigned to a country or manufacturer"),
         ("001", "country", "country code 001: not in ISO 3166-1"),
         ("899", "country", "country code 899: not in ISO 3166-1"),
         ("900", "manufacturer", "manufacturer code 900: shared by many manufacturers"),
@@ -60,7 +60,7 @@ def test_an_older_number_names_no_issuer(chip: str, number: str, printed: str, s
 
     assert (found.number, found.printed, found.standard) == (number, printed, standard)
     assert (found.kind, found.code, found.issuer) == ("unknown", None, None)
-    assert found.explanation == "the number of an older chip, which names no issuer"
+    assert found.explanation == "older number without an issuer code"
 
 
 @pytest.mark.parametrize("chip", ["985112000123456", "012345678", "0A12345678"])

@@ -1,4 +1,4 @@
-"""The package as others get it: the wheel, the public names, and which module may import which."""
+"""The package as others get it: the wheel, the public names, which module may import which, and where its tests are."""
 
 import ast
 import hashlib
@@ -33,11 +33,15 @@ ROOMS = {
     "row_validation": {"fields"},
     "microchips": {"fields"},
     "schema": {"errors"},
-    "models": {"fields", "columns", "schema", "row_validation"},
+    "schema_locks": {"errors", "schema"},
+    "shapes": {"fields", "columns"},
+    "models": {"schema", "row_validation", "shapes"},
     "display": {"models"},
-    "undo": {"models"},
+    "undo_log": {"models"},
+    "undo": {"models", "undo_log"},
     "driver_errors": {"errors"},
     "settings": set(),
+    "computed_once": set(),
     "engines.common": set(),
     "engines.sqlite": {"engines.common"},
     "engines.servers": {"engines.common"},
@@ -48,8 +52,11 @@ ROOMS = {
     "services.csv_files": _BASE - {"undo"} | {"services", "services.statements"},
     "retries": {"errors"},
     "sessions": {"engines.common", "errors", "driver_errors", "undo"},
-    "databases": {"settings", "engines", "driver_errors", "models", "retries", "schema", "sessions"},
-    "migrations": {"databases", "driver_errors", "errors", "schema"},
+    "databases": {"settings", "computed_once", "engines", "driver_errors", "models", "retries", "sessions"}
+    | {"schema", "schema_locks"},
+    "command_lock": set(),
+    "migrations": {"databases", "driver_errors", "errors", "schema", "command_lock"},
+    "migration_plan": {"migrations", "schema"},
     "ipython": {"databases", "migrations", "errors"},
 }
 
@@ -239,3 +246,19 @@ def test_imports_go_one_way_only() -> None:
     assert entered == ROOMS
     TopologicalSorter(ROOMS).prepare()  # CycleError names the circle.
     TopologicalSorter(arrows).prepare()
+
+
+def holds_a_test(path: Path) -> bool:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return any(function.name.startswith("test_") for function in functions)
+
+
+def test_every_module_has_a_test_file_of_its_name() -> None:
+    tests = PROJECT / "tests"
+    modules = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
+    expected = {path.with_name(f"test_{path.name}") for path in modules}
+    there = {path.relative_to(tests) for path in tests.rglob("test_*.py") if holds_a_test(path)}
+
+    assert Path("services/pets.py") in modules
+    assert sorted(map(str, expected - there)) == []

@@ -328,7 +328,7 @@ def test_a_file_that_may_not_be_read_can_not_be_opened(file: Path, shared_folder
     said = as_nobody(mine)
 
     assert len(said) == 4
-    assert all(line.startswith("StorageError: the database can not be opened") for line in said)
+    assert all(line.startswith("StorageError: the database cannot be opened") for line in said)
 
 
 @pytest.mark.parametrize("mode", [0o555, 0o000], ids=oct)
@@ -340,7 +340,7 @@ def test_a_folder_that_may_not_be_written_takes_no_new_database(shared_folder: P
     said = as_nobody(folder / "new.db")
 
     assert len(said) == 4
-    assert all(line.startswith("StorageError: the database can not be opened") for line in said)
+    assert all(line.startswith("StorageError: the database cannot be opened") for line in said)
     assert list(folder.iterdir() if os.getuid() == 0 else []) == []
 
 
@@ -365,7 +365,7 @@ def test_a_file_in_a_folder_that_may_not_be_written_is_refused_and_stays_what_it
 async def test_a_missing_folder_can_not_be_opened(tmp_path: Path, unit: Unit) -> None:
     async with Database(f"sqlite:///{tmp_path}/missing/pets.db") as db:
         for _ in range(2):
-            with pytest.raises(StorageError, match="can not be opened: is the folder there"):
+            with pytest.raises(StorageError, match="cannot be opened: check that the folder exists"):
                 await unit(db)
 
     assert list(tmp_path.iterdir()) == []
@@ -374,7 +374,7 @@ async def test_a_missing_folder_can_not_be_opened(tmp_path: Path, unit: Unit) ->
 @pytest.mark.parametrize("unit", UNITS)
 async def test_a_folder_is_no_database(tmp_path: Path, unit: Unit) -> None:
     async with Database(f"sqlite:///{tmp_path}") as db:
-        with pytest.raises(StorageError, match="can not be opened"):
+        with pytest.raises(StorageError, match="cannot be opened"):
             await unit(db)
 
 

@@ -1,15 +1,17 @@
 """What a rollback undoes in the database is undone in memory, too."""
 
-import contextlib
+import asyncio
 import gc
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import date
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import DeclarativeBase, Mapped, make_transient, mapped_column
+from sqlalchemy.orm import Session as SyncSession
 from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession as PlainSession
@@ -18,6 +20,7 @@ from sqlmodel_alembic_async import (
     AlreadyExistsError,
     AsyncSession,
     Database,
+    DatabaseError,
     ImportRejectedError,
     Pet,
     PetCreate,
@@ -26,10 +29,8 @@ from sqlmodel_alembic_async import (
     SimilarExistsError,
     StaleVersionError,
     TransactionConflictError,
-    User,
     UserCreate,
     UserUpdate,
-    anonymise_user,
     archive_pet,
     archive_user,
     count_pets,
@@ -43,36 +44,23 @@ from sqlmodel_alembic_async import (
     get_user,
     import_pets,
     list_pets,
-    merge_pets,
     merge_users,
-    restore_pet,
-    sessions,
     transfer_pet,
     undo,
+    undo_log,
     update_pet,
     update_user,
 )
 
+from .changes import CHANGES, CHIP, Change, GiveUp, Held, rolled_back, update_by_core, update_by_orm, update_by_sql
 from .conftest import Statements
 
-CHIP = "985141000123456"
-
-
-class GiveUp(Exception):  # noqa: N818  # it is no mistake
-    """Rolls back the savepoint or the transaction that it leaves."""
-
-
-class Held:
-    """The rows that a session holds: Ada has Rex, Bob has nothing, Max is archived and has nobody."""
-
-    def __init__(self, ada: User, bob: User, rex: Pet, max_: Pet) -> None:
-        self.ada, self.bob, self.rex, self.max = ada, bob, rex, max_
-
-    def __iter__(self) -> Any:
-        return iter(vars(self).values())
-
-    def values(self) -> list[dict[str, Any]]:
-        return [row.model_dump() for row in self]
+# Half a second.
+SLEEP = {
+    "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000000) SELECT max(i) FROM n",
+    "postgresql": "SELECT pg_sleep(0.5)",
+    "mysql": "SELECT sleep(0.5)",
+}
 
 
 @pytest.fixture
@@ -100,15 +88,6 @@ async def held(session: AsyncSession) -> Held:
     return Held(ada, bob, rex, max_)
 
 
-@contextlib.asynccontextmanager
-async def rolled_back(session: AsyncSession) -> AsyncIterator[None]:
-    """A savepoint that an error leaves."""
-    with contextlib.suppress(GiveUp):
-        async with session.begin_nested():
-            yield
-            raise GiveUp
-
-
 async def stored(session: AsyncSession, held: Held) -> list[dict[str, Any]]:
     """Return the rows as the database has them."""
     found = []
@@ -117,89 +96,6 @@ async def stored(session: AsyncSession, held: Held) -> list[dict[str, Any]]:
         query = sa.select(table).where(table.c.id == row.id)
         found.append(dict((await session.exec(query)).mappings().one()))  # type: ignore[call-overload]
     return found
-
-
-async def edit(session: AsyncSession, held: Held) -> None:
-    held.rex.name = "Edited"
-    held.ada.city = "Rome"
-    await session.flush()
-
-
-async def edit_and_leave(session: AsyncSession, held: Held) -> None:
-    held.rex.name = "Edited"
-
-
-async def import_over(session: AsyncSession, held: Held) -> None:
-    text = "external_ref,name,owner_email,owner_city\nS1,Imported,ada@example.com,Rome\n"
-    await import_pets(session, io.StringIO(text))
-    assert (held.rex.name, held.ada.city) == ("Imported", "Rome")
-
-
-async def update_twice(session: AsyncSession, held: Held) -> None:
-    await update_pet(session, held.rex.id, PetUpdate(name="Once"))
-    await update_pet(session, held.rex.id, PetUpdate(name="Twice"))
-
-
-async def update_in_a_savepoint(session: AsyncSession, held: Held) -> None:
-    async with session.begin_nested():
-        await update_pet(session, held.rex.id, PetUpdate(name="Within"))
-
-
-async def update_around_a_savepoint(session: AsyncSession, held: Held) -> None:
-    await update_pet(session, held.rex.id, PetUpdate(name="Before"))
-    async with rolled_back(session):
-        await update_pet(session, held.rex.id, PetUpdate(color="red"))
-    assert (held.rex.name, held.rex.color, held.rex.version) == ("Before", None, 2)
-    await update_pet(session, held.rex.id, PetUpdate(name="Behind"))
-
-
-async def update_by_sql(session: AsyncSession, held: Held) -> None:
-    await session.exec(sa.text("UPDATE pet SET name = 'SQL', version = version + 1"))  # type: ignore[call-overload]
-    assert {pet.name for pet in (await list_pets(session, archived=None)).items} == {"SQL"}
-
-
-async def update_by_core(session: AsyncSession, held: Held) -> None:
-    table = sa.inspect(Pet).local_table
-    await (await session.connection()).execute(sa.update(table).values(name="Core", version=table.c.version + 1))
-    assert {pet.name for pet in (await list_pets(session, archived=None)).items} == {"Core"}
-
-
-async def update_by_orm(session: AsyncSession, held: Held) -> None:
-    await session.exec(sa.update(Pet).values(color="red", version=Pet.version + 1))
-    assert (await get_pet(session, held.rex.id)).color == "red"
-
-
-async def delete_by_orm(session: AsyncSession, held: Held) -> None:
-    await update_pet(session, held.max.id, PetUpdate(name="Updated"))
-    await session.delete(held.max)
-    await session.flush()
-
-
-Change = Callable[[AsyncSession, Held], Awaitable[object]]
-CHANGES: dict[str, Change] = {
-    "update a pet": lambda session, held: update_pet(session, held.rex.id, PetUpdate(name="W")),
-    "update a user": lambda session, held: update_user(session, held.ada.id, UserUpdate(name="W")),
-    "update twice": update_twice,
-    "update in a savepoint": update_in_a_savepoint,
-    "update around a savepoint": update_around_a_savepoint,
-    "archive a pet": lambda session, held: archive_pet(session, held.rex.id),
-    "archive a user": lambda session, held: archive_user(session, held.ada.id),
-    "restore": lambda session, held: restore_pet(session, held.max.id),
-    "transfer": lambda session, held: transfer_pet(session, held.rex.id, held.bob.id),
-    "release": lambda session, held: transfer_pet(session, held.rex.id, None),
-    "delete a pet": lambda session, held: delete_pet(session, held.rex.id),
-    "delete a user": lambda session, held: delete_user(session, held.ada.id, pets="release"),
-    "merge users": lambda session, held: merge_users(session, held.bob.id, held.ada.id),
-    "merge pets": lambda session, held: merge_pets(session, held.rex.id, held.max.id),
-    "anonymise": lambda session, held: anonymise_user(session, held.ada.id),
-    "import": import_over,
-    "edit": edit,
-    "edit without a flush": edit_and_leave,
-    "text": update_by_sql,
-    "Core": update_by_core,
-    "ORM statement": update_by_orm,
-    "ORM delete": delete_by_orm,
-}
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
@@ -432,10 +328,11 @@ async def test_a_row_that_was_created_in_the_savepoint_is_gone(session: AsyncSes
         by_flush = (await list_pets(session, name_prefix="by flush")).items[0]
 
     assert created not in session
-    for pet in (again, of_many, by_flush):
-        assert "name" in sa.inspect(pet).expired_attributes
-        with pytest.raises(InvalidRequestError):
-            await session.refresh(pet)
+    assert sa.inspect(again).transient
+    assert sa.inspect(by_flush).transient
+    assert "name" in sa.inspect(of_many).expired_attributes
+    with pytest.raises(InvalidRequestError):
+        await session.refresh(of_many)
     with pytest.raises(PetNotFoundError):
         await get_pet(session, dropped)
     session.expunge_all()
@@ -445,7 +342,7 @@ async def test_a_row_that_was_created_in_the_savepoint_is_gone(session: AsyncSes
 async def test_many_changes_are_undone_without_a_note_of_each(
     session: AsyncSession, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(undo, "_MOST_KEYS", 2)
+    monkeypatch.setattr(undo_log, "MAX_KEYS", 2)
     ids = [(await create_pet(session, PetCreate(name=f"Pet {number}"))).id for number in range(9)]
     await session.commit()
     before = held.values()
@@ -462,7 +359,7 @@ async def test_many_changes_are_undone_without_a_note_of_each(
     assert held.values() == before
     assert first.name == "Pet 0"
     assert all("name" in sa.inspect(pet).expired_attributes for pet in pets)
-    assert len(session.sync_session.info["sqlmodel_alembic_async_logs"]) <= 1
+    assert len(undo._logs[session.sync_session]) <= 1
 
 
 async def test_related_rows_that_were_loaded_are_to_be_loaded_anew(session: AsyncSession, held: Held) -> None:
@@ -603,24 +500,6 @@ async def test_a_session_is_closed_in_savepoints_after_a_row_was_added_and_delet
         assert await count_pets(session) == 1
 
 
-async def test_a_session_gives_its_connection_back_whatever_goes_wrong_in_memory(
-    db: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(session: object) -> None:
-        raise GiveUp
-
-    session = db.session()
-    await create_pet(session, PetCreate(name="Rex"))
-    with monkeypatch.context() as patch, pytest.raises(GiveUp):
-        patch.setattr(sessions, "undo_everything", fail)
-        await session.close()
-
-    assert not session.in_transaction()
-    async with db.transaction() as other:
-        assert await count_pets(other) == 0
-        await create_pet(other, PetCreate(name="Max"))
-
-
 async def test_a_row_first_read_by_its_change_in_a_transaction_that_failed_shows_nothing(
     db: Database, kept: Held
 ) -> None:
@@ -688,3 +567,350 @@ async def test_a_connection_outlives_the_session_that_had_a_savepoint_on_it(db: 
         deleted = await connection.execute(sa.delete(sa.inspect(Pet).local_table))
 
     assert deleted.rowcount == 0
+
+
+async def ids_of(db: Database) -> tuple[int, int, int]:
+    """Store Ada, who has Rex, and Bob; return the ids of Rex, Ada and Bob."""
+    async with db.transaction() as session:
+        ada = await create_user(session, UserCreate(name="Ada"))
+        bob = await create_user(session, UserCreate(name="Bob"))
+        rex = await create_pet(session, PetCreate(name="Rex", owner_id=ada.id))
+    return rex.id, ada.id, bob.id
+
+
+async def stored_pet(db: Database, pet_id: int) -> dict[str, Any]:
+    async with db.reading() as session:
+        return (await get_pet(session, pet_id)).model_dump()
+
+
+def test_a_hosts_own_rows_are_left_alone_in_a_savepoint() -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Note(Base):
+        __tablename__ = "note"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        text: Mapped[str] = mapped_column(default="")
+
+    engine = sa.create_engine("sqlite://")
+    Base.metadata.create_all(engine)
+    with SyncSession(engine) as session:
+        with session.begin_nested():
+            note = Note()
+            session.add(note)
+        note.text = "edited"
+        session.flush()
+        session.execute(sa.update(Note).values(text="edited again"))
+        session.commit()
+
+        assert session.scalars(sa.select(Note.text)).all() == ["edited again"]
+    engine.dispose()
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql", "mariadb"], indirect=True)
+@pytest.mark.parametrize("transaction", ["transaction", "session"])
+async def test_a_time_out_at_the_end_of_a_savepoint_is_a_time_out(db: Database, transaction: str) -> None:
+    rex, *_ = await ids_of(db)
+
+    async with db.session() as blocker:
+        await update_pet(blocker, rex, PetUpdate(notes="locked"))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3), getattr(db, transaction)() as session:
+                pet = await get_pet(session, rex)
+                async with session.begin_nested():
+                    pet.color = "waits"
+
+    assert db.engine.pool.checkedout() == 0
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+async def test_an_edit_made_outside_of_a_unit_that_is_repeated_is_not_lost(db: Database, flushed: bool) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.reading() as session:
+        pet = await get_pet(session, rex)
+    pet.name = "W"
+    attempts = 0
+
+    async def work(session: AsyncSession) -> None:
+        nonlocal attempts
+        attempts += 1
+        session.add(pet)
+        if flushed:
+            await session.flush()
+        if attempts == 1:
+            raise TransactionConflictError("busy")
+
+    await db.run_transaction(work)
+
+    assert (await stored_pet(db, rex))["name"] == "W"
+
+
+async def test_an_edit_of_a_stale_row_made_outside_of_a_unit_stays_refused(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.reading() as session:
+        pet = await get_pet(session, rex)
+    async with db.transaction() as session:
+        await update_pet(session, rex, PetUpdate(color="newer"))
+    pet.name = "W"
+
+    async def work(session: AsyncSession) -> None:
+        session.add(pet)
+
+    with pytest.raises(StaleVersionError):
+        await db.run_transaction(work, attempts=2)
+
+    assert pet.name == "W"
+    assert (await stored_pet(db, rex))["name"] == "Rex"
+
+
+async def test_an_edit_made_outside_of_a_transaction_that_failed_can_be_written_by_the_next_one(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.reading() as session:
+        pet = await get_pet(session, rex)
+    pet.name = "W"
+    with pytest.raises(GiveUp):
+        async with db.transaction() as session:
+            session.add(pet)
+            pet.color = "inside"
+            raise GiveUp
+
+    async with db.transaction() as session:
+        session.add(pet)
+
+    assert {name: (await stored_pet(db, rex))[name] for name in ("name", "color")} == {"name": "W", "color": None}
+
+
+async def test_an_edit_made_outside_is_forgotten_once_it_is_committed(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.reading() as session:
+        pet = await get_pet(session, rex)
+    pet.name = "W"
+    async with db.session() as session:
+        session.add(pet)
+        async with session.begin_nested():
+            await session.flush()
+        await session.commit()
+        await update_pet(session, rex, PetUpdate(name="X"))
+        await session.commit()
+
+    assert (pet.name, sa.inspect(pet).modified) == ("X", False)
+
+
+async def test_a_row_read_after_a_change_of_any_row_is_expired_where_the_transaction_fails(db: Database) -> None:
+    rex, ada, bob = await ids_of(db)
+    rows = []
+
+    with pytest.raises(GiveUp):
+        async with db.transaction() as session:
+            await delete_user(session, ada, pets="release")
+            rows.append(await get_pet(session, rex))
+            raise GiveUp
+    with pytest.raises(GiveUp):
+        async with db.transaction() as session, session.begin_nested():
+            await merge_users(session, bob, ada)
+            rows.append(await get_pet(session, rex))
+            await update_pet(session, rex, PetUpdate(color="x"))
+            raise GiveUp
+
+    assert [{"owner_id", "version"} <= sa.inspect(row).expired_attributes for row in rows] == [True, True]
+
+
+async def test_a_row_of_a_transaction_that_failed_never_becomes_another_row(db: Database) -> None:
+    with pytest.raises(GiveUp):
+        async with db.transaction() as session:
+            ghost = await get_pet(session, (await create_pet(session, PetCreate(name="Lost"))).id)
+            raise GiveUp
+    async with db.transaction() as session:
+        other = (await create_pet(session, PetCreate(name="Other", color="blue"))).id
+
+    ghost.color = "red"
+    assert sa.inspect(ghost).transient
+    assert (await stored_pet(db, other))["color"] == "blue"
+
+
+async def test_a_session_is_closed_while_another_task_is_in_a_savepoint_of_it(db: Database) -> None:
+    is_in = asyncio.Event()
+
+    async def work(session: AsyncSession) -> None:
+        async with session.begin_nested():
+            is_in.set()
+            await session.exec(sa.text(SLEEP[db.engine.dialect.name]))
+
+    with pytest.raises(GiveUp):
+        async with db.session() as session:
+            task = asyncio.create_task(work(session))
+            await is_in.wait()
+            await asyncio.sleep(0.05)
+            raise GiveUp
+    await asyncio.wait([task])
+    task.exception()
+
+    assert not session.in_transaction()
+    assert db.engine.pool.checkedout() == 0
+
+
+async def test_an_outer_savepoint_undoes_what_an_open_inner_one_did(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    max_ = Pet(name="Max")
+
+    async with db.session() as session:
+        pet = await get_pet(session, rex)
+        with pytest.raises(GiveUp):
+            async with session.begin_nested():
+                await session.begin_nested()
+                await delete_pet(session, rex)
+                session.add(max_)
+                await session.flush()
+                raise GiveUp
+        outer = await session.begin_nested()
+        await session.begin_nested()
+        await delete_pet(session, rex)
+        await outer.rollback()
+        assert max_ not in session
+        pet.name = "W"
+        session.add(max_)
+        await session.commit()
+
+    assert (await stored_pet(db, rex))["name"] == "W"
+    assert (await stored_pet(db, max_.id))["name"] == "Max"
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+async def test_a_row_that_was_edited_and_deleted_is_put_back(db: Database, flushed: bool) -> None:
+    rex, *_ = await ids_of(db)
+
+    async def edit_and_delete(session: AsyncSession, pet: Pet) -> None:
+        pet.name = "X"
+        await session.delete(pet)
+        if flushed:
+            await session.flush()
+
+    async with db.session() as session:
+        pet = await get_pet(session, rex)
+        async with rolled_back(session):
+            await edit_and_delete(session, pet)
+        assert pet.name == "Rex"
+        await edit_and_delete(session, pet)
+
+    assert pet.name == "Rex"
+
+
+async def test_a_deleted_row_that_was_made_transient_does_not_keep_a_session_from_closing(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    session = db.session()
+    pet = await get_pet(session, rex)
+    await session.delete(pet)
+    await session.flush()
+    await session.begin_nested()
+    make_transient(pet)
+
+    await session.close()
+
+    assert db.engine.pool.checkedout() == 0
+
+
+@pytest.mark.parametrize("end", ["close", "reset", "invalidate"])
+async def test_every_end_of_a_session_puts_its_rows_back(db: Database, end: str) -> None:
+    rex, *_ = await ids_of(db)
+    session = db.session()
+    pet = await get_pet(session, rex)
+    await update_pet(session, rex, PetUpdate(name="W"))
+
+    await getattr(session, end)()
+
+    assert (pet.name, pet.version) == ("Rex", 1)
+    await session.close()
+
+
+async def test_a_row_that_left_the_session_is_put_back_by_a_rollback(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.session() as session:
+        held = await get_pet(session, rex)
+        pet = await update_pet(session, rex, PetUpdate(name="W"))
+        session.expunge(pet)
+        await session.rollback()
+        assert held is pet
+
+    assert (pet.name, pet.version) == ("Rex", 1)
+
+
+async def test_a_row_that_is_another_sessions_by_now_is_left_alone(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.session() as first, db.session() as second:
+        savepoint = await first.begin_nested()
+        pet = await get_pet(first, rex)
+        await update_pet(first, rex, PetUpdate(notes="x"))
+        first.expunge(pet)
+        second.add(pet)
+        pet.color = "edited"
+
+        await savepoint.rollback()
+
+        assert pet.color == "edited"
+
+
+async def test_a_session_that_joined_a_transaction_leaves_its_rows_when_it_closes(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.engine.connect() as connection:
+        transaction = await connection.begin()
+        async with AsyncSession(connection) as session:
+            pet = await get_pet(session, rex)
+            await update_pet(session, rex, PetUpdate(name="W"))
+            max_ = Pet(name="Max")
+            session.add(max_)
+            await session.flush()
+        await transaction.commit()
+
+    assert (pet.name, pet.version) == ("W", 2)
+    assert sa.inspect(max_).detached
+    assert (await stored_pet(db, rex))["name"] == "W"
+
+
+async def test_a_service_in_a_closed_session_raises_an_error_of_ours(db: Database) -> None:
+    _, ada, _ = await ids_of(db)
+    async with db.transaction() as session:
+        pass
+
+    with pytest.raises(DatabaseError):
+        await delete_user(session, ada, pets="release")
+
+
+async def test_a_row_with_an_earlier_edit_that_is_another_sessions_by_now_is_left_alone(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.reading() as session:
+        pet = await get_pet(session, rex)
+    pet.name = "W"
+    second = db.session()
+
+    async with db.session() as first:
+        first.add(pet)
+        first.expunge(pet)
+        second.add(pet)
+        pet.name = "X"
+
+    assert pet.name == "X"
+    await second.close()
+
+
+async def test_an_owner_whose_pets_alone_were_edited_keeps_its_columns(db: Database) -> None:
+    _, ada, _ = await ids_of(db)
+    async with db.reading() as session:
+        owner = await get_user(session, ada, with_pets=True)
+    owner.pets.append(Pet(name="Max"))
+
+    with pytest.raises(GiveUp):
+        async with db.transaction() as session:
+            session.add(owner)
+            raise GiveUp
+
+    assert owner.name == "Ada"
+
+
+async def test_a_row_whose_id_was_changed_gets_its_id_back(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.session() as session:
+        pet = await get_pet(session, rex)
+        pet.id = 77
+        await session.flush()
+
+    assert (pet.id, sa.inspect(pet).identity) == (rex, (rex,))

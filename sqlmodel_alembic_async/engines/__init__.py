@@ -1,4 +1,4 @@
-"""Ready async engines: what each database needs before a session may use it."""
+"""Build async engines and prepare them for each database: settings, connection pools and safety checks."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from . import servers, sqlite
 from .begin_mode import BEGIN
 from .commit_guard import refuse_partial_commits
-from .pools import FilePool, LanePool, lane
-from .task_guard import refuse_second_tasks
+from .pools import ReadWritePool, SQLitePool, use_subpool
+from .task_guard import refuse_concurrent_tasks
 
 __all__ = ["BEGIN", "async_url", "create_engine", "prepare", "reader", "snapshot", "writer"]
 
@@ -26,20 +26,41 @@ _EXTRAS = {"asyncpg": "postgresql", "asyncmy": "mysql"}
 
 
 def async_url(url: str | URL) -> URL:
-    """Return the URL with its async driver; raise ValueError, which does not quote it, for what is no URL."""
+    """Return the URL with its async driver.
+
+    `postgres`, `postgresql`, `mysql`, `mariadb` and `sqlite` get the driver that this package supports. A URL that
+    names a driver keeps it.
+
+    Raises:
+        ValueError: The text is not a database URL. The message does not quote it, because it may hold a password.
+
+    """
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise ValueError("not a database URL: it should read like driver://user:password@host/name") from None
+        raise ValueError("not a database URL: expected driver://user:password@host/name") from None
     parsed = parsed.set(drivername=_ASYNC_DRIVERS.get(parsed.drivername, parsed.drivername))
     if parsed.drivername == "postgresql+asyncpg" and (mode := parsed.query.get("sslmode")):
-        # Platforms write libpq's name of the option.
+        # Hosting platforms give the option libpq's name, which asyncpg does not accept.
         parsed = parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
     return parsed
 
 
 def create_engine(url: str | URL, **options: Any) -> AsyncEngine:
-    """Build a ready engine; `options` are create_async_engine's and prepare()'s, and win over the defaults here."""
+    """Build an async engine and prepare it for its database.
+
+    Args:
+        url: The database URL, with or without its async driver.
+        options: Options of SQLAlchemy's create_async_engine() and of prepare(). They override this function's defaults.
+
+    Raises:
+        ModuleNotFoundError: The database's driver is not installed.
+        TypeError: An option is unknown, does not apply to this database, or is a custom creator on SQLite.
+        ValueError: The URL is not a database URL, or `synchronous` has an unknown value.
+        sqlalchemy.exc.ArgumentError: SQLAlchemy does not know the database or the driver.
+        sqlalchemy.exc.InvalidRequestError: The URL names a driver that is not async.
+
+    """
     url = async_url(url)
     driver = url.drivername.partition("+")[2]
     if driver in _EXTRAS and find_spec(driver) is None:
@@ -49,19 +70,28 @@ def create_engine(url: str | URL, **options: Any) -> AsyncEngine:
     if driver == "aiosqlite":
         url = sqlite.shared_memory(url)
     preparations = {name: options.pop(name) for name in ("synchronous",) if name in options}
-    # Parameters are people's data: they stay out of logs and errors.
+    # Parameters contain personal data, which must not appear in logs and error messages.
     defaults = {
         "hide_parameters": True,
-        "poolclass": FilePool if driver == "aiosqlite" else LanePool,
+        "poolclass": SQLitePool if driver == "aiosqlite" else ReadWritePool,
         "skip_autocommit_rollback": driver != "aiosqlite",
     }
     return prepare(create_async_engine(url, **(defaults | options)), **preparations)
 
 
 def prepare(engine: AsyncEngine, **settings: Any) -> AsyncEngine:
-    """Make a host application's own engine, not yet connected, as ready as create_engine() makes one, and return it.
+    """Prepare an engine that the application built itself, and return it.
 
-    SQLite takes a setting: `synchronous`, which is "NORMAL", "FULL" or "EXTRA".
+    Call it once, before the engine opens its first connection.
+
+    Args:
+        engine: An async engine. On SQLite, it must be built without `creator` and `async_creator`.
+        settings: SQLite only: `synchronous`, which is "NORMAL", "FULL" (default) or "EXTRA".
+
+    Raises:
+        TypeError: A setting does not apply to this database, or a SQLite engine has a custom creator.
+        ValueError: `synchronous` has an unknown value.
+
     """
     if engine.dialect.driver == "aiosqlite":
         sqlite.prepare(engine.sync_engine, **settings)
@@ -69,28 +99,35 @@ def prepare(engine: AsyncEngine, **settings: Any) -> AsyncEngine:
         raise TypeError(f"{engine.dialect.name} has no setting {', '.join(settings)}")
     else:
         servers.prepare(engine.sync_engine)
-    refuse_second_tasks(engine.sync_engine)
+    refuse_concurrent_tasks(engine.sync_engine)
     refuse_partial_commits(engine.sync_engine)
     return engine
 
 
 def writer(engine: AsyncEngine) -> AsyncEngine:
-    """Return the engine for transactions that write: on SQLite they queue for one connection, and begin by locking."""
+    """Return an engine for transactions that write.
+
+    On SQLite, writers wait in a FIFO queue for a single connection, and each transaction begins with BEGIN IMMEDIATE,
+    which takes the write lock at once.
+    """
     if engine.dialect.name == "sqlite":
-        return lane(engine, "writer", **{BEGIN: "IMMEDIATE"})
+        return use_subpool(engine, "writer", **{BEGIN: "IMMEDIATE"})
     return engine
 
 
 def reader(engine: AsyncEngine) -> AsyncEngine:
-    """Return the engine for statements that only read, each by itself: without BEGIN and ROLLBACK."""
-    if not isinstance(engine.pool, LanePool):
+    """Return an engine for read-only statements in autocommit mode: it sends no BEGIN and no ROLLBACK.
+
+    An engine with another pool than create_engine()'s default gets read-only transactions instead, as snapshot() does.
+    """
+    if not isinstance(engine.pool, ReadWritePool):
         return snapshot(engine)
-    return lane(engine, "reader", **{BEGIN: "AUTOCOMMIT"})
+    return use_subpool(engine, "reader", **{BEGIN: "AUTOCOMMIT"})
 
 
 def snapshot(engine: AsyncEngine) -> AsyncEngine:
-    """Return the engine for transactions that only read, and see the database as it was when they began."""
+    """Return an engine for read-only transactions in which all statements see the same snapshot of the database."""
     if engine.dialect.name == "sqlite":
-        return lane(engine, "reader", **{BEGIN: "READ ONLY"})
+        return use_subpool(engine, "reader", **{BEGIN: "READ ONLY"})
     options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     return engine.execution_options(**(options if engine.dialect.name == "postgresql" else {BEGIN: "READ ONLY"}))

@@ -1,4 +1,4 @@
-"""How a transaction begins: an execution option that each engine reads in its own way."""
+"""The execution option that selects how a transaction begins."""
 
 from typing import Literal
 
@@ -6,11 +6,12 @@ from sqlalchemy.engine import Connection
 
 BEGIN = "sqlmodel_alembic_async_begin"
 
-# IMMEDIATE takes SQLite's write lock at once, DEFERRED at the first write, READ ONLY never; AUTOCOMMIT does not begin.
+# IMMEDIATE takes SQLite's write lock at BEGIN, DEFERRED takes it at the first write, READ ONLY never takes it.
+# AUTOCOMMIT sends no BEGIN.
 Mode = Literal["IMMEDIATE", "DEFERRED", "READ ONLY", "AUTOCOMMIT"]
 
 
 def begin_mode(connection: Connection) -> Mode:
-    """Return how this connection's transaction is to begin."""
+    """Return how the next transaction of this connection begins; the default is "DEFERRED"."""
     mode: Mode = connection.get_execution_options().get(BEGIN, "DEFERRED")
     return mode

@@ -1,4 +1,4 @@
-"""A COMMIT that would not commit the whole transaction is refused."""
+"""Refuse a COMMIT that would commit only a part of the transaction."""
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext
@@ -6,49 +6,53 @@ from sqlalchemy.exc import PendingRollbackError
 
 from .connection_info import info_of
 
-_LOST = "sqlmodel_alembic_async_lost"
-_DEADLOCK = 1213  # MariaDB's and MySQL's errno.
+# In Connection.info: "transaction" or "savepoint", which is what must be rolled back after a failed statement.
+_FAILED_SCOPE = "sqlmodel_alembic_async_failed_scope"
+_MYSQL_DEADLOCK = 1213
 
 
 def refuse_partial_commits(engine: Engine) -> None:
-    """Raise PendingRollbackError from a commit() of less than was done.
+    """Make commit() raise PendingRollbackError after the database has discarded changes of the transaction.
 
-    PostgreSQL answers the COMMIT after a failed statement with a silent ROLLBACK; a savepoint helps. MariaDB and MySQL
-    end the whole transaction in a deadlock, savepoints and all, and begin another one. SQLite ends it where the storage
-    is full or fails, and knows whether it did.
+    PostgreSQL aborts the transaction when a statement fails, and answers COMMIT with a ROLLBACK but without an error.
+    ROLLBACK TO SAVEPOINT makes the transaction usable again. MariaDB and MySQL roll back the whole transaction and its
+    savepoints in a deadlock; the next statement begins a new one. SQLite may roll back the whole transaction when the
+    disk is full or fails.
     """
-    fails_as_a_whole = engine.dialect.name == "postgresql"
+    aborts_on_error = engine.dialect.name == "postgresql"
 
     def note_failure(context: ExceptionContext) -> None:
         if context.connection is None or context.is_disconnect:
             return
-        is_deadlock = context.original_exception.args[:1] == (_DEADLOCK,)
-        if is_deadlock or _has_ended(context.connection):
-            info_of(context.connection)[_LOST] = "all"
-        elif fails_as_a_whole:
-            info_of(context.connection).setdefault(_LOST, "since the savepoint")
+        is_deadlock = context.original_exception.args[:1] == (_MYSQL_DEADLOCK,)
+        if is_deadlock or _has_lost_transaction(context.connection):
+            info_of(context.connection)[_FAILED_SCOPE] = "transaction"
+        elif aborts_on_error:
+            info_of(context.connection).setdefault(_FAILED_SCOPE, "savepoint")
 
     event.listen(engine, "handle_error", note_failure)
-    event.listen(engine, "begin", _forget)
-    event.listen(engine, "rollback_savepoint", _forget_savepoint)
-    event.listen(engine, "commit", _refuse)
+    event.listen(engine, "begin", _clear)
+    event.listen(engine, "rollback_savepoint", _clear_savepoint)
+    event.listen(engine, "commit", _refuse_commit)
 
 
-def _has_ended(connection: Connection) -> bool:
-    return getattr(connection.connection.driver_connection, "has_ended", False)  # Only SQLite's connection knows.
+def _has_lost_transaction(connection: Connection) -> bool:
+    # Only this package's SQLite connection has this attribute.
+    return getattr(connection.connection.driver_connection, "has_lost_transaction", False)
 
 
-def _forget(connection: Connection) -> None:
-    connection.info.pop(_LOST, None)
+def _clear(connection: Connection) -> None:
+    connection.info.pop(_FAILED_SCOPE, None)
 
 
-def _forget_savepoint(connection: Connection, *savepoint: object) -> None:
-    if connection.info.get(_LOST) != "all":
-        _forget(connection)
+def _clear_savepoint(connection: Connection, *savepoint: object) -> None:
+    # An invalidated connection has no info: its transaction is over.
+    if not connection.invalidated and connection.info.get(_FAILED_SCOPE) != "transaction":
+        _clear(connection)
 
 
-def _refuse(connection: Connection) -> None:
-    if _LOST in connection.info:
-        # SQLAlchemy takes a transaction that was to be committed for ended, whatever comes of it.
+def _refuse_commit(connection: Connection) -> None:
+    if _FAILED_SCOPE in connection.info:
+        # SQLAlchemy sends no ROLLBACK after a failed COMMIT: it considers the transaction ended.
         connection.dialect.do_rollback(connection.connection)
-        raise PendingRollbackError("an earlier statement of this transaction failed: roll back first")
+        raise PendingRollbackError("cannot commit, an earlier statement of this transaction failed: roll back first")

@@ -1,4 +1,4 @@
-"""What is noted about a connection, for as long as it lives."""
+"""Access to Connection.info, the dictionary that SQLAlchemy keeps for each driver connection."""
 
 from typing import Any
 
@@ -6,8 +6,11 @@ from sqlalchemy.engine import Connection
 
 
 def info_of(connection: Connection) -> dict[Any, Any]:
-    """Return Connection.info, or an empty dictionary for the connection by which SQLAlchemy gets to know a server."""
+    """Return Connection.info, or an empty dictionary where there is none.
+
+    The connection on which SQLAlchemy initializes a dialect has none.
+    """
     try:
         return connection.info
-    except NotImplementedError:  # It would replace the error that is being handled.
+    except NotImplementedError:  # Raised from an error handler, it would hide the original error.
         return {}

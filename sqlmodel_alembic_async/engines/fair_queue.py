@@ -1,4 +1,4 @@
-"""A queue for connections that serves in the order of arrival."""
+"""A FIFO queue for the tasks that wait for a connection."""
 
 import asyncio
 from collections import deque
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 
 class FairQueue(AsyncAdaptedQueue[Item]):
-    """SQLAlchemy's queue, less its impatience: there a newcomer takes what somebody else has waited for."""
+    """A FIFO queue: a newcomer never overtakes a waiter, as it can in SQLAlchemy's own queue."""
 
     def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
         super().__init__(maxsize, use_lifo)
@@ -19,11 +19,11 @@ class FairQueue(AsyncAdaptedQueue[Item]):
         self._waiting: deque[asyncio.Future[Item]] = deque()
 
     def empty(self) -> bool:
-        """Tell whether there is nothing to get."""
+        """Return whether the queue holds no item."""
         return not self._items
 
     def full(self) -> bool:
-        """Tell whether nothing more can be put."""
+        """Return whether the queue holds as many items as it may."""
         return 0 < self.maxsize <= len(self._items)
 
     def qsize(self) -> int:
@@ -31,7 +31,7 @@ class FairQueue(AsyncAdaptedQueue[Item]):
         return len(self._items)
 
     def hand_over(self, item: Item) -> bool:
-        """Give an item to who has waited longest; tell whether anybody waits."""
+        """Give an item to the task that has waited longest; return False if no task waits."""
         while self._waiting:
             first = self._waiting.popleft()
             if not first.done():
@@ -40,15 +40,20 @@ class FairQueue(AsyncAdaptedQueue[Item]):
         return False
 
     def put_nowait(self, item: Item) -> None:
-        """Hand an item over, or keep it; raise Full."""
+        """Give an item to the first waiter, or store it.
+
+        Raises:
+            Full: No task waits, and the queue holds `maxsize` items.
+
+        """
         if self.hand_over(item):
             return
         if self.full():
             raise Full
         self._items.append(item)
 
-    def take_back(self, item: Item) -> None:
-        """Take back an item whose receiver no longer wants it: it is the next to be given, and never too many."""
+    def put_back(self, item: Item) -> None:
+        """Put back an item whose receiver was cancelled: the next get() returns it, and `maxsize` does not apply."""
         if self.hand_over(item):
             return
         if self.use_lifo:
@@ -57,17 +62,20 @@ class FairQueue(AsyncAdaptedQueue[Item]):
             self._items.appendleft(item)
 
     def put(self, item: Item, block: bool = True, timeout: float | None = None) -> None:
-        """Put an item; a pool has room for what it lent, and never waits for it."""
+        """Put an item without waiting; raise Full as put_nowait() does.
+
+        Waiting is not needed: the pool closes a connection for which the queue is full.
+        """
         self.put_nowait(item)
 
     def get_nowait(self) -> Item:
-        """Return an item; raise Empty."""
+        """Return an item; raise Empty if there is none."""
         if not self._items:
             raise Empty
         return self._items.pop() if self.use_lifo else self._items.popleft()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Item:
-        """Return an item, at most `timeout` seconds later; raise Empty."""
+        """Return an item; wait at most `timeout` seconds for one, then raise Empty."""
         if self._items or not block:
             return self.get_nowait()
         return await_(self._wait(timeout))
@@ -80,7 +88,7 @@ class FairQueue(AsyncAdaptedQueue[Item]):
                 return await waiter
         except BaseException as error:
             if not waiter.cancel() and not waiter.cancelled():
-                self.take_back(waiter.result())
+                self.put_back(waiter.result())
             if isinstance(error, TimeoutError):
                 raise Empty from None
             raise

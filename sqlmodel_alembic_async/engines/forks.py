@@ -1,4 +1,4 @@
-"""What happens to connections where a process forks: the child begins without any."""
+"""Handle fork(): a child process must not use or close the connections of its parent."""
 
 import os
 from typing import Any, Protocol
@@ -6,17 +6,17 @@ from weakref import WeakSet
 
 
 class Pool(Protocol):
-    """A pool that is told of forks."""
+    """A pool with callbacks for fork()."""
 
     def close_idle_before_fork(self) -> None:
-        """Close idle connections that a child process must not inherit."""
+        """Close the idle connections that a child process must not inherit."""
 
-    def start_anew_after_fork(self) -> None:
-        """Forget all connections, in the child process."""
+    def reset_after_fork(self) -> None:
+        """Drop all connections, in the child process."""
 
 
-pools: WeakSet[Any] = WeakSet()  # Of Pool.
-inherited: list[object] = []  # What a child process must not close, and so must not collect as garbage.
+pools: WeakSet[Any] = WeakSet()  # The items are of the type Pool.
+inherited: list[object] = []  # The parent's connections: garbage collection in the child would close them.
 
 
 def _before() -> None:
@@ -26,8 +26,8 @@ def _before() -> None:
 
 def _after_in_child() -> None:
     for pool in list(pools):
-        pool.start_anew_after_fork()
+        pool.reset_after_fork()
 
 
-# Only Unix has it, as it has fork().
+# Only Unix has fork() and register_at_fork().
 getattr(os, "register_at_fork", dict)(before=_before, after_in_child=_after_in_child)

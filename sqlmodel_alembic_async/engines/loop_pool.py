@@ -1,4 +1,4 @@
-"""A connection pool that gives each event loop connections of its own, and a forked process new ones."""
+"""A connection pool with separate connections for each event loop and for each forked process."""
 
 import asyncio
 import logging
@@ -11,23 +11,23 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import await_
 
 from . import forks
-from .driver_connections import end, socket_of
-from .loop_share import ROOM, Share
+from .driver_connections import socket_fd, terminate
+from .loop_share import FREE_SLOT, Share
 
-_SHARE = "sqlmodel_alembic_async_share"  # In the record_info of a connection.
+_SHARE = "sqlmodel_alembic_async_share"  # In record_info: the Share that a connection belongs to.
 
-_TURN = 0.005  # Seconds between two looks whether the first connection is ready.
-_LONGEST_TURN = 30.0
+_LOCK_POLL_INTERVAL = 0.005  # Seconds between two attempts to take the lock of the first connection.
+_LOCK_TIMEOUT = 30.0  # Seconds.
 
 
 class LoopPool(AsyncAdaptedQueuePool):
-    """A queue pool for several event loops: one after the other, or at once in several threads.
+    """A queue pool for several event loops, which may run one after the other or at once in several threads.
 
-    A server's connection belongs to the event loop that made it. So every loop has a share of its own, of as many
-    connections as `pool_size` and `max_overflow` say.
+    A server's connection works only in the event loop that opened it. So each event loop has its own share of the
+    pool; `pool_size` and `max_overflow` apply to each share.
     """
 
-    # Whether connections go on to serve another loop when theirs is closed; others end with their loop.
+    # True: when an event loop is closed, its idle connections move to another loop's share. False: they are closed.
     connections_outlive_loops = False
 
     _shares: dict[asyncio.AbstractEventLoop | None, Share]
@@ -35,16 +35,16 @@ class LoopPool(AsyncAdaptedQueuePool):
 
     def __init__(self, creator: Any, **options: Any) -> None:
         super().__init__(creator, **options)
-        logger: Any = self.logger  # With echo_pool=True one that wraps the other.
-        getattr(logger, "logger", logger).addFilter(_is_worth_logging)
-        self._lock_first_connection()
+        logger: Any = self.logger  # With echo_pool=True, SQLAlchemy wraps the logger in an InstanceLogger.
+        getattr(logger, "logger", logger).addFilter(_is_no_cancellation)
+        self._replace_first_connection_lock()
         forks.pools.add(self)
 
-    def _lock_first_connection(self) -> None:
+    def _replace_first_connection_lock(self) -> None:
         connect: Any = self.dispatch.connect
         connect.for_modify(self.dispatch)._exec_once_mutex = _FirstConnectionLock()
 
-    # SQLAlchemy's pool has one queue and one count of its connections: here they are those of the running loop.
+    # QueuePool reads and writes its queue and its counter by these names: they are those of the running loop's share.
 
     @property
     def _pool(self) -> Any:
@@ -64,47 +64,48 @@ class LoopPool(AsyncAdaptedQueuePool):
 
     def _do_get(self) -> Any:
         share = self._share()
-        if share.end_of_loop is None and not self.connections_outlive_loops:
-            share.end_of_loop = share.close_with_loop()
-            await_(anext(share.end_of_loop))
+        if share.loop_end_hook is None and not self.connections_outlive_loops:
+            share.loop_end_hook = share.close_when_loop_ends()
+            await_(anext(share.loop_end_hook))
         try:
             record: Any = super()._do_get()
         except BaseException:
-            if share.is_retired and share.loop is not None:  # A connection that was to be this one may be idle now.
-                share.call_in(share.loop, share.close_idle)
+            # If a task is cancelled while it receives a connection, that connection is idle again.
+            if share.is_retired and share.loop is not None:
+                share.run_in_loop(share.loop, share.close_idle)
             raise
-        if record is ROOM:
+        if record is FREE_SLOT:
             try:
                 record = self._create_connection()
             except BaseException:
-                share.make_room()
+                share.free_slot()
                 raise
         record.record_info[_SHARE] = share
-        share.lent.add(record)
+        share.checked_out.add(record)
         return record
 
     def _do_return_conn(self, record: Any) -> None:
         share: Share = record.record_info[_SHARE]
-        share.lent.discard(record)
+        share.checked_out.discard(record)
         loop = share.loop
         if loop is None or loop is _running_loop() or loop.is_closed():
-            share.give_back(record)
+            share.check_in(record)
         else:
-            share.call_in(loop, share.give_back, record)
+            share.run_in_loop(loop, share.check_in, record)
 
     def _dec_overflow(self) -> Literal[True]:
-        self._share().make_room()
+        self._share().free_slot()
         return True
 
     def dispose(self) -> None:
-        """Close every idle connection; those of an event loop that runs in another thread are closed there."""
-        mine = self._share()
+        """Close all idle connections; the event loop of another thread closes its own ones."""
+        current = self._share()
         self._is_disposed = True
         super().dispose()
         for loop, share in list(self._shares.items()):
             share.is_retired = True
-            if share is not mine and loop is not None and not loop.is_closed():
-                share.call_in(loop, share.close_idle)
+            if share is not current and loop is not None and not loop.is_closed():
+                share.run_in_loop(loop, share.close_idle)
 
     def _share(self) -> Share:
         loop = _running_loop()
@@ -118,11 +119,11 @@ class LoopPool(AsyncAdaptedQueuePool):
         for old in filter(None, [self._shares.pop(loop, None) for loop in closed]):
             old.is_retired = True
             if self.connections_outlive_loops:
-                self._hand_down(old, share)
+                self._move_idle(old, share)
         self._shares[loop] = share
         return share
 
-    def _hand_down(self, old: Share, new: Share) -> None:
+    def _move_idle(self, old: Share, new: Share) -> None:
         for record in old.take_idle():
             if new.idle.full():
                 record.invalidate()
@@ -130,46 +131,48 @@ class LoopPool(AsyncAdaptedQueuePool):
                 new.overflow += 1
                 new.idle.put(record)
 
-    # What happens around a fork.
-
     def close_idle_before_fork(self) -> None:
-        """Close idle connections to files: in a forked process SQLite would not notice that their locks are gone."""
+        """Close idle SQLite connections: SQLite would wrongly assume that the child process has their file locks."""
         for share in list(self._shares.values()) if self.connections_outlive_loops else ():
             for record in share.take_idle():
                 share.overflow -= 1
                 if record.driver_connection is not None:
-                    record.driver_connection.end()
+                    record.driver_connection.close_blocking()
 
-    def start_anew_after_fork(self) -> None:
-        """Forget all connections in a forked process, and let go of the sockets, which are the parent's."""
+    def reset_after_fork(self) -> None:
+        """Drop all connections in a child process without sending anything on the parent's sockets."""
         null = os.open(os.devnull, os.O_RDWR)
         for share in self._shares.values():
-            for record in [*share.take_idle(), *share.lent]:
-                forks.inherited.append(record)  # As garbage it would be closed.
+            for record in [*share.take_idle(), *share.checked_out]:
+                forks.inherited.append(record)  # Garbage collection would close it.
                 driver = record.driver_connection
-                if (socket := socket_of(driver)) is not None:
+                if (socket := socket_fd(driver)) is not None:
                     os.dup2(null, socket)
-                    end(driver)
+                    terminate(driver)
         os.close(null)
         self._pool = self._shares[None].idle
-        self._lock_first_connection()  # Another thread of the parent may have held it.
+        self._replace_first_connection_lock()  # Another thread of the parent may have held it.
 
 
 class _FirstConnectionLock:
-    """Held while SQLAlchemy gets to know the server by the first connection; its own lock serves one event loop.
+    """The lock that SQLAlchemy holds while it initializes a dialect on the pool's first connection.
 
-    TimeoutError is raised where the event loop that holds it does not go on.
+    SQLAlchemy's own lock works in one event loop only. This one works across event loops and threads. It raises
+    TimeoutError if another event loop keeps it too long, for example because that loop has stopped.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
 
     def __enter__(self) -> None:
-        deadline = time.monotonic() + _LONGEST_TURN
+        deadline = time.monotonic() + _LOCK_TIMEOUT
         while not self._lock.acquire(blocking=False):
             if time.monotonic() > deadline:
-                raise TimeoutError("another event loop has begun to connect, and does not go on")
-            await_(asyncio.sleep(_TURN))
+                raise TimeoutError(
+                    "timed out: another event loop is still opening the first connection of this engine:"
+                    " check that it is running and not blocked"
+                )
+            await_(asyncio.sleep(_LOCK_POLL_INTERVAL))
 
     def __exit__(self, *error: object) -> None:
         self._lock.release()
@@ -182,6 +185,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _is_worth_logging(record: logging.LogRecord) -> bool:
-    # SQLAlchemy logs as an error that a ROLLBACK was cancelled. The task is told, and the connection is closed.
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    # SQLAlchemy logs a cancelled ROLLBACK as an error. No log entry is needed: the task receives the cancellation, and
+    # the connection is closed.
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

@@ -1,4 +1,4 @@
-"""The connections that one event loop has of a pool."""
+"""The share of a connection pool that belongs to one event loop."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -13,42 +13,49 @@ from sqlalchemy.util.queue import Empty, Full
 from .fair_queue import FairQueue
 
 
-class _Room:
-    """Stands for a connection that may be made: what is left where making it failed, and a task waits for one."""
+class _FreeSlot:
+    """A queue item that permits a waiting task to open a connection itself.
+
+    The first waiter gets it after a connection was closed or could not be opened. If that task is cancelled, the item
+    stays in the queue of idle connections. So it has the methods of a connection that are called there.
+    """
 
     driver_connection = None
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is no connection."""
 
     invalidate = close
 
 
-ROOM: Any = _Room()
+FREE_SLOT: Any = _FreeSlot()
 
 
 class Share:
-    """The connections of one event loop, idle and lent; `overflow` is how many there are above the pool's size."""
+    """The idle and checked-out connections of one event loop.
+
+    `overflow` is the number of open connections minus `pool_size`, as in SQLAlchemy's QueuePool.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None, size: int, use_lifo: bool) -> None:
         self.loop = loop
         self.idle: FairQueue[Any] = FairQueue(size, use_lifo=use_lifo)
-        self.lent: WeakSet[ConnectionPoolEntry] = WeakSet()
+        self.checked_out: WeakSet[ConnectionPoolEntry] = WeakSet()
         self.overflow = -size
-        self.is_retired = False  # Its connections serve no longer: the pool is disposed, or the loop closed.
-        self.end_of_loop: AsyncGenerator[None] | None = None
+        self.is_retired = False  # The pool is disposed, or the loop is closed: returned connections are closed.
+        self.loop_end_hook: AsyncGenerator[None] | None = None
         self.tasks: set[asyncio.Task[None]] = set()
 
     def take_idle(self) -> list[Any]:
-        """Return all idle connections, which nothing else holds any more."""
+        """Remove all idle connections from the share, and return them."""
         taken = []
         with suppress(Empty):
             while True:
                 taken.append(self.idle.get(False))
         return taken
 
-    def give_back(self, record: ConnectionPoolEntry) -> None:
-        """Keep a connection that was lent, or close it where it serves no longer, or there are enough."""
+    def check_in(self, record: ConnectionPoolEntry) -> None:
+        """Keep a returned connection as idle; close it if the share is retired or has enough idle connections."""
         try:
             if self.is_retired:
                 raise Full
@@ -57,40 +64,41 @@ class Share:
             try:
                 record.close()
             finally:
-                self.make_room()
+                self.free_slot()
 
-    def make_room(self) -> None:
-        """Let one more connection be made."""
-        if not self.idle.hand_over(ROOM):
+    def free_slot(self) -> None:
+        """Permit one more connection: let the first waiter open it, or decrease `overflow` if no task waits."""
+        if not self.idle.hand_over(FREE_SLOT):
             self.overflow -= 1
 
     def close_idle(self) -> None:
         """Close the idle connections."""
         for record in self.take_idle():
             record.close()
-            self.make_room()
+            self.free_slot()
 
     def close_all(self) -> None:
-        """Close every connection, also those that are lent, which come back."""
-        for record in list(self.lent):
+        """Close all connections; those that are checked out are still checked in later."""
+        for record in list(self.checked_out):
             record.invalidate()
         for record in self.take_idle():
             record.invalidate()
-            self.make_room()
+            self.free_slot()
 
-    async def close_with_loop(self) -> AsyncGenerator[None]:
-        """Close every connection when the event loop ends, which then closes its asynchronous generators.
+    async def close_when_loop_ends(self) -> AsyncGenerator[None]:
+        """Close all connections when the event loop ends.
 
-        Later none of them can be closed any more.
+        asyncio.run() closes all asynchronous generators before it closes the loop. After that, no connection of the
+        loop can be closed any more.
         """
         try:
             yield
         finally:
-            self.end_of_loop = None
+            self.loop_end_hook = None
             await greenlet_spawn(self.close_all)
 
-    def call_in(self, loop: asyncio.AbstractEventLoop, function: Any, *args: Any) -> None:
-        """Have the share's event loop, which may run in another thread, call a function that awaits in a greenlet."""
+    def run_in_loop(self, loop: asyncio.AbstractEventLoop, function: Any, *args: Any) -> None:
+        """Schedule a function in an event loop, which may run in another thread; run it in a greenlet there."""
 
         def start() -> None:
             task = asyncio.ensure_future(greenlet_spawn(function, *args))

@@ -1,4 +1,4 @@
-"""Connection pools with lanes: for readers, for writers, and for plain sessions."""
+"""Connection pools with subpools: one for readers and one for writers."""
 
 from typing import Any
 
@@ -9,55 +9,62 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from .loop_pool import LoopPool
 
-READS_ONLY = "sqlmodel_alembic_async_reads_only"  # In the info of a connection of a reader.
+IS_READER = "sqlmodel_alembic_async_is_reader"  # In Connection.info: the connection belongs to the reader pool.
 
 
-class LanePool(LoopPool):
-    """The pool of plain sessions; beside it one for readers, and one of a single connection that writers queue for."""
+class ReadWritePool(LoopPool):
+    """The pool of plain sessions, with two subpools: `reader`, and `writer`, which has a single connection."""
 
     def __init__(self, creator: Any, **options: Any) -> None:
         super().__init__(creator, **options)
 
         def create_reader(record: ConnectionPoolEntry) -> Any:
-            record.info[READS_ONLY] = True
+            record.info[IS_READER] = True
             return self._invoke_creator(record)
 
-        self.reader = self._beside(create_reader, **options)
-        self.writer = self._beside(creator, **options | {"pool_size": 1, "max_overflow": 0})
+        self.reader = self._new_subpool(create_reader, **options)
+        self.writer = self._new_subpool(creator, **options | {"pool_size": 1, "max_overflow": 0})
 
-    def _beside(self, creator: Any, **options: Any) -> LoopPool:
-        lane = LoopPool(creator, **options)
-        lane.connections_outlive_loops = self.connections_outlive_loops
-        lane.dispatch = self.dispatch  # What listens to the engine's pool listens to all of them.
-        return lane
+    def _new_subpool(self, creator: Any, **options: Any) -> LoopPool:
+        subpool = LoopPool(creator, **options)
+        subpool.connections_outlive_loops = self.connections_outlive_loops
+        subpool.dispatch = self.dispatch  # Listeners of the engine's pool also receive the subpools' events.
+        return subpool
 
     def dispose(self) -> None:
-        """Close every idle connection of every lane."""
+        """Close all idle connections of the pool and of its subpools."""
         super().dispose()
         self.reader.dispose()
         self.writer.dispose()
 
 
-class FilePool(LanePool):
-    """The lanes of a SQLite database, whose connections have threads of their own and belong to no event loop."""
+class SQLitePool(ReadWritePool):
+    """A ReadWritePool for SQLite, where each connection has its own thread and works in any event loop."""
 
     connections_outlive_loops = True
 
 
-def lane(engine: AsyncEngine, name: str, **options: Any) -> AsyncEngine:
-    """Return the engine as it is seen in one of its lanes: "reader" or "writer"; plainly, where its pool has none."""
-    if isinstance(engine.pool, LanePool):
-        return AsyncEngine(_Lane(engine.sync_engine, name, options))
+def use_subpool(engine: AsyncEngine, name: str, **options: Any) -> AsyncEngine:
+    """Return an engine that uses a subpool of this engine's pool.
+
+    Args:
+        engine: The engine; if its pool has no subpools, the result uses that pool.
+        name: "reader" or "writer".
+        options: Execution options of the result.
+
+    """
+    if isinstance(engine.pool, ReadWritePool):
+        return AsyncEngine(_SubpoolEngine(engine.sync_engine, name, options))
     return engine.execution_options(**options)
 
 
-class _Lane(OptionEngine):
+class _SubpoolEngine(OptionEngine):
     def __init__(self, engine: Engine, name: str, options: dict[str, Any]) -> None:
         super().__init__(engine, options)
         self._name = name
 
     @property
-    def pool(self) -> LoopPool:  # type: ignore[override]  # nobody sets it
-        """The lane's own, also after the engine was disposed and got another pool."""
+    def pool(self) -> LoopPool:  # type: ignore[override]  # read-only here
+        """The subpool of the engine's current pool: Engine.dispose() replaces the pool."""
         pool: LoopPool = getattr(self._proxied.pool, self._name)
         return pool

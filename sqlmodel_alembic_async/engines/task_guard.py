@@ -1,4 +1,4 @@
-"""One task at a time: a connection is no place for two to meet."""
+"""Refuse concurrent use of one connection by two tasks."""
 
 import asyncio
 
@@ -8,51 +8,51 @@ from sqlalchemy.exc import InvalidRequestError
 
 from .connection_info import info_of
 
-_TASK = "sqlmodel_alembic_async_task"
+_ACTIVE_TASK = "sqlmodel_alembic_async_active_task"  # In Connection.info: the task whose statement is running.
 
 
-def refuse_second_tasks(engine: Engine) -> None:
-    """Raise InvalidRequestError for a statement, or a COMMIT, while another task's statement is under way.
+def refuse_concurrent_tasks(engine: Engine) -> None:
+    """Make a statement or a COMMIT raise InvalidRequestError while another task's statement is running.
 
-    COMMIT and ROLLBACK close the connection then: what that task still does must not land in another transaction.
+    COMMIT and ROLLBACK also close the connection, so that no later statement of that task runs in another transaction.
     """
-    event.listen(engine, "before_cursor_execute", _enter)
-    event.listen(engine, "after_cursor_execute", _leave)
-    event.listen(engine, "handle_error", _leave_by_error)
-    event.listen(engine, "commit", _refuse_commit)
-    event.listen(engine, "rollback", _give_up)
+    event.listen(engine, "before_cursor_execute", _mark_busy)
+    event.listen(engine, "after_cursor_execute", _mark_idle)
+    event.listen(engine, "handle_error", _mark_idle_after_error)
+    event.listen(engine, "commit", _refuse_commit_while_busy)
+    event.listen(engine, "rollback", _close_while_busy)
 
 
 def _is_busy(connection: Connection) -> bool:
-    task = info_of(connection).get(_TASK)
+    task = info_of(connection).get(_ACTIVE_TASK)
     return task is not None and task is not asyncio.current_task() and not task.done()
 
 
-def _refusal() -> InvalidRequestError:
-    return InvalidRequestError("another task is using this session: each task needs one of its own")
+def _concurrent_use_error() -> InvalidRequestError:
+    return InvalidRequestError("another task is using this session: use one session per task")
 
 
-def _enter(connection: Connection, *statement: object) -> None:
+def _mark_busy(connection: Connection, *statement: object) -> None:
     if _is_busy(connection):
-        raise _refusal()
-    connection.info[_TASK] = asyncio.current_task()
+        raise _concurrent_use_error()
+    connection.info[_ACTIVE_TASK] = asyncio.current_task()
 
 
-def _leave(connection: Connection, *statement: object) -> None:
-    info_of(connection)[_TASK] = None
+def _mark_idle(connection: Connection, *statement: object) -> None:
+    info_of(connection)[_ACTIVE_TASK] = None
 
 
-def _leave_by_error(context: ExceptionContext) -> None:
+def _mark_idle_after_error(context: ExceptionContext) -> None:
     if context.connection is not None and not context.connection.invalidated and not _is_busy(context.connection):
-        _leave(context.connection)
+        _mark_idle(context.connection)
 
 
-def _refuse_commit(connection: Connection) -> None:
+def _refuse_commit_while_busy(connection: Connection) -> None:
     if _is_busy(connection):
         connection.invalidate()
-        raise _refusal()
+        raise _concurrent_use_error()
 
 
-def _give_up(connection: Connection) -> None:
+def _close_while_busy(connection: Connection) -> None:
     if not connection.invalidated and _is_busy(connection):
         connection.invalidate()

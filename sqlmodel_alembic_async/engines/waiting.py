@@ -1,13 +1,13 @@
-"""Waiting that a cancellation does not cut short."""
+"""Wait for a future to the end, even if the waiting task is cancelled."""
 
 import asyncio
 from typing import Any
 
 
 async def until_done(future: asyncio.Future[Any]) -> None:
-    """Wait until a future is done; a cancellation meanwhile is raised then, and not before.
+    """Wait until a future is done; raise a cancellation that arrives in the meantime only then.
 
-    anyio cancels again at every await, so that shielding a single one of them is not enough.
+    anyio repeats a cancellation at every await, so asyncio.shield() around a single await is not enough.
     """
     cancelled = None
     while not future.done():

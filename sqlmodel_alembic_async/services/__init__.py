@@ -1,1 +1,1 @@
-"""What callers do with users and pets: coroutines that take a session and never commit it."""
+"""The services: coroutines on users and pets that take a session and never commit it."""

@@ -1,4 +1,4 @@
-"""Two rows of one user, or of one pet, become one."""
+"""Merge two rows of the same user, or of the same pet, into one."""
 
 from dataclasses import dataclass
 from typing import Any, Generic
@@ -14,19 +14,29 @@ from .pets import change_pets_of, delete_pet
 from .statements import execution, many_rows, one_row
 from .users import delete_user
 
-# Each is one statement: half of it, beside the other row's half, would say what neither row says.
-_TOGETHER = (
+# Fields that make sense only together: they are filled from one row, or not at all.
+_JOINT_FIELDS = (
     ("address", "city", "postal_code"),
     ("birth_date", "birth_date_estimated"),
     ("owner_id", "acquired_on"),
     ("status", "deceased_on"),
 )
-_GROUPS = {name: group for group in _TOGETHER for name in group}
+_GROUPS = {name: group for group in _JOINT_FIELDS for name in group}
 
 
 @dataclass(frozen=True, slots=True)
 class MergeReport(Generic[Row]):
-    """What a merge did, or in a dry run would do; `conflicts` holds (kept, dropped) for what was not taken over."""
+    """What a merge did, or would do in a dry run.
+
+    Attributes:
+        kept: The row that stays; in a dry run, it is unchanged.
+        dropped_id: The id of the row that is deleted.
+        filled: The fields that were blank in the kept row, with the values from the dropped row.
+        conflicts: The fields whose values differ, each with the kept and the dropped value.
+        moved_pets: The number of pets that get the kept user as their owner; 0 for a merge of pets.
+        dry_run: Whether nothing was written.
+
+    """
 
     kept: Row
     dropped_id: int
@@ -37,28 +47,74 @@ class MergeReport(Generic[Row]):
 
 
 async def merge_users(session: AsyncSession, keep_id: int, drop_id: int, *, dry_run: bool = False) -> MergeReport[User]:
-    """Fill the blanks of one user from another, move the pets, and delete the other; a dry run writes nothing."""
+    """Fill the blank fields of one user from another, move the other's pets, and delete the other.
+
+    On a server, both users are locked until the end of the transaction; a dry run locks and writes nothing. The kept
+    user keeps its archived_at and created_at, and moved pets keep their acquired_on.
+
+    Args:
+        session: The session; pending changes are flushed first.
+        keep_id: The id of the user to keep.
+        drop_id: The id of the user to delete.
+        dry_run: Only report what the merge would do.
+
+    Raises:
+        UserNotFoundError: One of the users does not exist.
+        ValueError: Both ids are the same.
+        TypeError: An id is not an integer.
+        ValidationError: The kept user is invalid as it is stored, or a pending change is invalid.
+        TransactionConflictError: Another transaction was in the way, for example gave the dropped user a pet.
+        ConflictError: A row of another table refers to the dropped user, or a pending change conflicts.
+        AlreadyExistsError: Another row took a unique value of the dropped user in the meantime.
+        InvalidValueError: A constraint of the database refuses a value.
+        DatabaseError: The database failed, or the session is closed or used by another task.
+
+    """
     kept, dropped = await _fetch_both(session, User, UserNotFoundError, keep_id, drop_id, locked=not dry_run)
-    filled, conflicts = _compared(UserCreate, kept, dropped)
+    filled, conflicts = _merged_values(UserCreate, kept, dropped)
     if dry_run:
         pets = await many_rows.count(session, Pet, {("owner_id", "eq"): drop_id})
         return MergeReport(kept, drop_id, filled, conflicts, pets, dry_run)
-    # Theirs since the same day: acquired_on stays.
     moved = await change_pets_of(session, drop_id, {"owner_id": keep_id})
     try:
-        await delete_user(session, drop_id)  # Before its unique values are another row's.
+        await delete_user(session, drop_id)  # First: the kept user may get its unique values.
     except UserHasPetsError as error:
-        # Only a transaction that sees an old snapshot, as REPEATABLE READ does, can have missed one.
-        raise TransactionConflictError("the user got a pet meanwhile: try again") from error.__cause__
+        # In REPEATABLE READ, the statement that moved the pets did not see a pet from a later transaction.
+        raise TransactionConflictError(
+            "another transaction gave the user a pet in the meantime: try again"
+        ) from error.__cause__
     if filled:
         kept = await one_row.update(session, User, keep_id, filled) or kept
     return MergeReport(kept, drop_id, filled, conflicts, moved, dry_run)
 
 
 async def merge_pets(session: AsyncSession, keep_id: int, drop_id: int, *, dry_run: bool = False) -> MergeReport[Pet]:
-    """Fill the blanks of one pet from another, and delete the other; a dry run writes nothing."""
+    """Fill the blank fields of one pet from another, and delete the other.
+
+    On a server, both pets are locked until the end of the transaction; a dry run locks and writes nothing. The kept
+    pet keeps its archived_at and created_at.
+
+    Args:
+        session: The session; pending changes are flushed first.
+        keep_id: The id of the pet to keep.
+        drop_id: The id of the pet to delete.
+        dry_run: Only report what the merge would do.
+
+    Raises:
+        PetNotFoundError: One of the pets does not exist.
+        ValueError: Both ids are the same.
+        TypeError: An id is not an integer.
+        ValidationError: The kept pet is invalid as it is stored, or a pending change is invalid.
+        TransactionConflictError: Another transaction was in the way.
+        ConflictError: A row of another table refers to the dropped pet, or a pending change conflicts.
+        AlreadyExistsError: Another row took a unique value of the dropped pet in the meantime.
+        UserNotFoundError: The owner of the dropped pet, or of a pending pet, does not exist.
+        InvalidValueError: A constraint of the database refuses a value.
+        DatabaseError: The database failed, or the session is closed or used by another task.
+
+    """
     kept, dropped = await _fetch_both(session, Pet, PetNotFoundError, keep_id, drop_id, locked=not dry_run)
-    filled, conflicts = _compared(PetCreate, kept, dropped)
+    filled, conflicts = _merged_values(PetCreate, kept, dropped)
     if not dry_run:
         await delete_pet(session, drop_id)
         if filled:
@@ -69,34 +125,35 @@ async def merge_pets(session: AsyncSession, keep_id: int, drop_id: int, *, dry_r
 async def _fetch_both(
     session: AsyncSession, model: type[Row], not_found: type[NotFoundError], keep_id: int, drop_id: int, *, locked: bool
 ) -> tuple[Row, Row]:
-    possible = {row_id: is_id(row_id) for row_id in (keep_id, drop_id)}
+    is_possible = {row_id: is_id(row_id) for row_id in (keep_id, drop_id)}
     if keep_id == drop_id:
-        raise ValueError("a row can not be merged with itself")
-    for row_id in possible:
-        if not possible[row_id]:
+        raise ValueError("cannot merge a row with itself: keep_id and drop_id must differ")
+    for row_id in is_possible:
+        if not is_possible[row_id]:
             raise not_found(row_id)
-    query = select(model).where(col(model.id).in_([keep_id, drop_id])).order_by(col(model.id))  # Locked in one order.
+    query = select(model).where(col(model.id).in_([keep_id, drop_id])).order_by(col(model.id))  # Lock in one order.
     found = {row.id: row for row in await execution.fetch_all(session, query.with_for_update() if locked else query)}
-    for row_id in possible:
+    for row_id in is_possible:
         if row_id not in found:
             raise not_found(row_id)
     return found[keep_id], found[drop_id]
 
 
-def _compared(
+def _merged_values(
     shape: type[UserCreate] | type[PetCreate], kept: User | Pet, dropped: User | Pet
 ) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
-    """Return what the kept row takes over, and what else the dropped one says that it does not."""
-    ours, theirs = ({name: getattr(row, name) for name in shape.model_fields} for row in (kept, dropped))
-    shape.model_validate(ours)  # Else nothing would fit it, for a reason that is not the dropped row's.
+    """Return the values that fill the kept row, and the other values of the dropped row that differ."""
+    kept_values, dropped_values = ({name: getattr(row, name) for name in shape.model_fields} for row in (kept, dropped))
+    shape.model_validate(kept_values)  # If the kept row is invalid, every value would seem to be a conflict.
     filled: dict[str, Any] = {}
     conflicts: dict[str, tuple[Any, Any]] = {}
     for group in dict.fromkeys(_GROUPS.get(name, (name,)) for name in shape.model_fields):
-        new = {name: theirs[name] for name in group if theirs[name] != ours[name] and not _is_blank(theirs, name)}
-        if all(_is_blank(ours, name) for name in new) and _is_valid(shape, ours | filled | new):
+        differing = [name for name in group if dropped_values[name] != kept_values[name]]
+        new = {name: dropped_values[name] for name in differing if not _is_blank(dropped_values, name)}
+        if all(_is_blank(kept_values, name) for name in new) and _is_valid(shape, kept_values | filled | new):
             filled |= new
         else:
-            conflicts |= {name: (ours[name], value) for name, value in new.items()}
+            conflicts |= {name: (kept_values[name], value) for name, value in new.items()}
     return filled, conflicts
 
 

@@ -58,7 +58,6 @@ async def create_pet(session: AsyncSession, data: PetCreate, *, on_similar: OnSi
         UserNotFoundError: No user has the id `owner_id`.
         AlreadyExistsError: Another pet has this `microchip` or `external_ref`; `field` names it.
         SimilarExistsError: Similar pets exist and on_similar is "error"; `candidates` holds them.
-        InvalidValueError: The database refuses a value that the shape allows.
         TypeError: `data` is not a PetCreate.
         ValidationError: `data` was changed to values that the shape refuses.
         ValueError: `on_similar` is neither "allow" nor "error".
@@ -88,7 +87,6 @@ async def create_pets(session: AsyncSession, pets: Iterable[PetCreate]) -> int:
     Raises:
         UserNotFoundError: No user has the `owner_id` of one of them; `key` is None.
         AlreadyExistsError: Another pet has the `microchip` or `external_ref` of one of them; `field` names it.
-        InvalidValueError: The database refuses a value that the shape allows.
         TypeError: An item is not a PetCreate.
         ValidationError: An item was changed to values that the shape refuses.
         DatabaseError: A statement failed.
@@ -262,7 +260,8 @@ async def change_pets_of(
     """Change all pets of an owner, and return how many; the services of users call it."""
     held = [pet for pet in session.sync_session.identity_map.values() if isinstance(pet, Pet)]
     ids: list[Any] = [pet.id for pet in held if pet.__dict__.get("owner_id") == owner_id]
-    remember(session.sync_session, Pet, ids)
+    async with execution.statement(session):
+        remember(session.sync_session, Pet, ids)
     changed = await many_rows.update_all(session, Pet, values, col(Pet.owner_id) == owner_id, *conditions)
     # The UPDATE marked all of them in the session, also a pet that another transaction has given to somebody else.
     await many_rows.refresh(session, Pet, ids)

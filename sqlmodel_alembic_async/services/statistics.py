@@ -1,4 +1,4 @@
-"""Figures about pets."""
+"""Statistics about pets."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -18,12 +18,25 @@ from . import pets
 from .pets import PetFilters
 from .statements import execution, prebuilt
 
-_SPECIES_SHOWN = 20
+_MAX_SPECIES_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
 class PetStatistics:
-    """How many pets there are, a table in IPython. None stands for a species, or a year of birth, that is not known."""
+    """The number of pets, in total and by group; IPython shows it as a table.
+
+    Attributes:
+        total: The number of pets that match the filters.
+        by_species: The most frequent species first; the key None is for pets without a species.
+        by_status: Every status, also with 0.
+        by_sex: Every sex, also with 0.
+        with_owner: Pets with an owner.
+        without_owner: Pets without an owner.
+        chipped: Pets with a microchip.
+        unchipped: Pets without a microchip.
+        born_per_year: By year; the key None is for pets without a birth date.
+
+    """
 
     total: int
     by_species: dict[str | None, int]
@@ -51,17 +64,30 @@ class PetStatistics:
             "born in": dict(self.born_per_year),
         }
         body = [
-            ("" if place else group, "not known" if key is None else str(key), number)
+            ("" if index else group, "not known" if key is None else str(key), number)
             for group, numbers in groups.items()
-            for place, (key, number) in enumerate(numbers.items())
+            for index, (key, number) in enumerate(numbers.items())
         ]
         return Table(("", "", "pets"), body, f"{self.total or 'no'} pet{'s' * (self.total != 1)}")
 
 
 async def pet_statistics(session: AsyncSession, **filters: Unpack[PetFilters]) -> PetStatistics:
-    """Return the figures of the pets that list_pets() would give: one statement, so all of one moment.
+    """Return statistics about the pets that match the filters.
 
-    Species come most frequent first, years in their order; every status and every sex is there, if need be with 0.
+    It is one statement, so that all figures belong to the same moment. It reads every matching pet.
+
+    Args:
+        session: The session; pending changes are flushed first.
+        **filters: The filters of list_pets(); archived pets are left out unless asked for.
+
+    Raises:
+        TypeError: A filter is unknown.
+        ValidationError: The value of a filter is invalid, or a pending change is.
+        ConflictError: A pending change conflicts with stored rows.
+        UserNotFoundError: A pending change refers to an owner who does not exist.
+        InvalidValueError: The database refuses a value of a pending change.
+        DatabaseError: The database failed, or the session is closed or used by another task.
+
     """
     terms = pets.pet_terms(filters)
     found: list[Any] = await execution.fetch_all(session, _query(frozenset(terms)), prebuilt.values(terms))
@@ -89,7 +115,7 @@ async def pet_statistics(session: AsyncSession, **filters: Unpack[PetFilters]) -
 def _query(terms: frozenset[tuple[str, str]]) -> Any:
     conditions = prebuilt.conditions(Pet, terms)
     year = sa.extract("year", col(Pet.birth_date))
-    # The first two give each column its type: PostgreSQL takes what is NULL in both for text.
+    # PostgreSQL takes a column that is NULL in the first two parts for text: these two give each column its type.
     return sa.union_all(
         _part("born", conditions, year=year),
         _part("kind", conditions, key=col(Pet.status), sex=col(Pet.sex)),
@@ -98,23 +124,23 @@ def _query(terms: frozenset[tuple[str, str]]) -> Any:
 
 
 def _part(name: str, conditions: list[sa.ColumnElement[bool]], **keys: Any) -> sa.Select[Any]:
-    """Count the pets of each combination of the keys, in the columns that all parts have."""
+    """Count the pets of each combination of the keys; all parts have the same columns."""
     part: sa.Label[str] = sa.literal_column(f"'{name}'").label("part")
-    places = [keys.get(key, sa.null()).label(key) for key in ("key", "sex", "year")]
+    key_columns = [keys.get(key, sa.null()).label(key) for key in ("key", "sex", "year")]
     owned = func.count(col(Pet.owner_id)).label("owned")
     chipped = func.count(col(Pet.microchip)).label("chipped")
-    query = sa.select(part, *places, func.count().label("pets"), owned, chipped)
+    query = sa.select(part, *key_columns, func.count().label("pets"), owned, chipped)
     return query.where(*conditions).group_by(*keys.values())
 
 
 def _year(year: float | None) -> int | None:
-    # asyncpg stores the first and the last day that Python knows as infinities.
+    # asyncpg stores date.min and date.max of Python as -infinity and infinity.
     return None if year is None else int(min(max(year, MINYEAR), MAXYEAR))
 
 
 def _most_frequent(numbers: dict[str | None, int]) -> dict[str | None, int]:
-    """Return the first of them, and how many pets all the others have together."""
-    if len(numbers) <= _SPECIES_SHOWN:
+    """Return the first species, and the sum of all others."""
+    if len(numbers) <= _MAX_SPECIES_SHOWN:
         return numbers
-    first = dict(list(numbers.items())[: _SPECIES_SHOWN - 1])
+    first = dict(list(numbers.items())[: _MAX_SPECIES_SHOWN - 1])
     return {**first, f"{len(numbers) - len(first)} others": sum(numbers.values()) - sum(first.values())}

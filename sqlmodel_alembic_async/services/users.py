@@ -41,14 +41,13 @@ async def create_user(session: AsyncSession, data: UserCreate, *, on_similar: On
     Args:
         session: The session to write with; the caller commits.
         data: The values of the new user.
-        on_similar: "allow" inserts in any case. "error" first looks for users that find_duplicate_users() would put into
-            one group with the new one, and inserts only if there are none. It locks nothing: two transactions at the
-            same time do not see each other.
+        on_similar: "allow" inserts in any case. "error" first looks for users that find_duplicate_users() would put
+            into one group with the new one, and inserts only if there are none. It locks nothing: two transactions at
+            the same time do not see each other.
 
     Raises:
         AlreadyExistsError: Another user has this `email` or `external_ref`; `field` names it.
         SimilarExistsError: Similar users exist and on_similar is "error"; `candidates` holds them.
-        InvalidValueError: The database refuses a value that the shape allows.
         TypeError: `data` is not a UserCreate.
         ValidationError: `data` was changed to values that the shape refuses.
         ValueError: `on_similar` is neither "allow" nor "error".
@@ -74,7 +73,6 @@ async def create_users(session: AsyncSession, users: Iterable[UserCreate]) -> in
 
     Raises:
         AlreadyExistsError: Another user has the `email` or `external_ref` of one of them; `field` names it.
-        InvalidValueError: The database refuses a value that the shape allows.
         TypeError: An item is not a UserCreate.
         ValidationError: An item was changed to values that the shape refuses.
         DatabaseError: A statement failed.
@@ -198,7 +196,6 @@ async def update_user(
         UserNotFoundError: No user has this id.
         StaleVersionError: The user is not at the expected version.
         AlreadyExistsError: Another user has this `email` or `external_ref`; `field` names it.
-        InvalidValueError: The database refuses a value that the shape allows.
         TypeError: `changes` is not a UserUpdate, or an id or version is not an int.
         ValidationError: `changes` was changed to values that the shape refuses.
         DatabaseError: The statement failed.

@@ -24,7 +24,7 @@ async def used_by_another(db: Database, engine_name: str) -> AsyncIterator[tuple
     connection = await db.engine.connect()
     await connection.exec_driver_sql("DELETE FROM pet")
     first = asyncio.create_task(connection.exec_driver_sql(READS[engine_name]))
-    assert await becomes_true(lambda: connection.info.get(task_guard._TASK) is first)
+    assert await becomes_true(lambda: connection.info.get(task_guard._ACTIVE_TASK) is first)
     yield connection, first
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
@@ -36,7 +36,7 @@ async def used_by_another(db: Database, engine_name: str) -> AsyncIterator[tuple
 
 async def test_a_second_tasks_statement_is_refused(db: Database, engine_name: str) -> None:
     async with used_by_another(db, engine_name) as (connection, first):
-        with pytest.raises(InvalidRequestError, match="each task needs one of its own"):
+        with pytest.raises(InvalidRequestError, match="use one session per task"):
             await connection.exec_driver_sql("SELECT 1")
 
         assert not first.done()
@@ -44,7 +44,7 @@ async def test_a_second_tasks_statement_is_refused(db: Database, engine_name: st
 
 async def test_a_second_tasks_commit_is_refused_and_closes_the_connection(db: Database, engine_name: str) -> None:
     async with used_by_another(db, engine_name) as (connection, _):
-        with pytest.raises(InvalidRequestError, match="each task needs one of its own"):
+        with pytest.raises(InvalidRequestError, match="use one session per task"):
             await connection.commit()
 
         assert connection.invalidated

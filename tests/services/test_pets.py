@@ -1,6 +1,6 @@
 """What callers do with pets."""
 
-from datetime import date, timedelta
+from datetime import date
 
 import pytest
 from pydantic import ValidationError
@@ -283,20 +283,3 @@ async def test_a_deleted_pet_is_gone(session: AsyncSession) -> None:
     assert pet not in session
     with pytest.raises(PetNotFoundError):
         await get_pet(session, pet.id)
-
-
-async def test_a_bulk_insert_is_all_or_nothing(db: Database) -> None:
-    def rows() -> object:
-        yield from (PetCreate(name="Rex") for _ in range(1500))
-        yield PetCreate(name="Rex", birth_date=date.today() + timedelta(3))
-
-    with pytest.raises(ValidationError):
-        async with db.transaction() as session:
-            await create_pets(session, rows())
-
-    async with db.reading() as session:
-        assert await count_pets(session) == 0
-
-
-async def test_a_bulk_insert_of_nothing_inserts_nothing(session: AsyncSession) -> None:
-    assert await create_pets(session, []) == 0

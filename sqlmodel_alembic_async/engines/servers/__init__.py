@@ -1,4 +1,4 @@
-"""PostgreSQL, MariaDB and MySQL: settings of an engine, the check of idle connections, and cancellation."""
+"""PostgreSQL, MariaDB and MySQL: engine settings, checks of idle connections, and cancellation."""
 
 from .settings import prepare
 

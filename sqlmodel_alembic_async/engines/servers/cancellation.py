@@ -1,4 +1,4 @@
-"""A server goes on with a statement that nobody waits for any more, and keeps its locks: it is told to end it."""
+"""Terminate a cancelled task's session on the server, which otherwise finishes the statement and keeps its locks."""
 
 import asyncio
 import contextlib
@@ -11,43 +11,44 @@ from sqlalchemy.util import await_, greenlet_spawn
 
 from ..waiting import until_done
 
-# Seconds: who gave up does not wait much longer.
+# Seconds. The cancelled task waits for the termination, so it must be short.
 _TIMEOUTS = {"asyncmy": {"connect_timeout": 1, "read_timeout": 1}, "asyncpg": {"timeout": 1, "command_timeout": 1}}
 
 
 def kill_abandoned_statements(engine: Engine) -> None:
-    """Have the server end a session whose connection is closed because its task was cancelled."""
+    """Terminate the server's session when a connection is invalidated because its task was cancelled."""
     dialect = engine.dialect
-    latest: dict[str, Any] = {}
+    latest_connect: dict[str, Any] = {}
 
-    def remember(dialect: object, record: object, args: list[Any], options: dict[str, Any]) -> None:
-        latest.update(args=args, options=options)
+    def store_connect_arguments(dialect: object, record: object, args: list[Any], options: dict[str, Any]) -> None:
+        latest_connect.update(args=args, options=options)
 
-    def kill(order: str) -> None:
-        # A server that can not be reached has no use for the order.
+    def execute(statement: str) -> None:
+        # If the server cannot be reached, there is nothing to terminate.
         with contextlib.suppress(dialect.loaded_dbapi.Error, OSError):
-            killer = dialect.connect(*latest["args"], **latest["options"] | _TIMEOUTS[dialect.driver])
+            args, options = latest_connect["args"], latest_connect["options"]
+            connection = dialect.connect(*args, **options | _TIMEOUTS[dialect.driver])
             try:
-                killer.cursor().execute(order)
+                connection.cursor().execute(statement)
             finally:
-                killer.close()
+                connection.close()
 
-    async def send(order: str) -> None:
-        # Made here, outside of SQLAlchemy's greenlet: an eager task would start in it.
-        await until_done(asyncio.create_task(greenlet_spawn(kill, order)))
+    async def execute_in_own_task(statement: str) -> None:
+        # The task must be created here, outside of SQLAlchemy's greenlet: an eager task would start inside of it.
+        await until_done(asyncio.create_task(greenlet_spawn(execute, statement)))
 
-    def give_order(connection: Any, record: ConnectionPoolEntry, error: BaseException | None) -> None:
+    def terminate_session(connection: Any, record: ConnectionPoolEntry, error: BaseException | None) -> None:
         was_cancelled = error is not None and not isinstance(error, Exception)
-        if not was_cancelled or not latest or dialect.driver not in _TIMEOUTS:
+        if not was_cancelled or not latest_connect or dialect.driver not in _TIMEOUTS:
             return
         driver = connection.driver_connection
         if dialect.driver == "asyncmy":
-            order = f"KILL {driver.thread_id()}"
+            statement = f"KILL {driver.thread_id()}"
         else:
-            order = f"SELECT pg_terminate_backend({driver.get_server_pid()})"
-        # A further cancellation must not keep SQLAlchemy from closing the connection; it goes on with the first one.
+            statement = f"SELECT pg_terminate_backend({driver.get_server_pid()})"
+        # A second cancellation must not prevent SQLAlchemy from closing the connection. SQLAlchemy re-raises the first.
         with contextlib.suppress(asyncio.CancelledError):
-            await_(send(order))
+            await_(execute_in_own_task(statement))
 
-    event.listen(engine, "do_connect", remember)
-    event.listen(engine, "invalidate", give_order)
+    event.listen(engine, "do_connect", store_connect_arguments)
+    event.listen(engine, "invalidate", terminate_session)

@@ -1,4 +1,4 @@
-"""What becomes of a connection to a server whose task is cancelled while it is opened."""
+"""Close a server connection whose task is cancelled while the connection is being opened."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.engine import Dialect, Engine
 
-from ..driver_connections import end
+from ..driver_connections import terminate
 
 DRIVERS = ("asyncpg", "asyncmy")
 
@@ -17,24 +17,24 @@ _opening: set[asyncio.Task[Any]] = set()
 
 
 def close_abandoned_connections(engine: Engine) -> None:
-    """Open a connection to the end in a task of its own, and close it where the task that wants it was cancelled.
+    """Open each connection in a separate task; if the requesting task is cancelled, finish opening and then close it.
 
-    A driver that is interrupted leaves a half open connection behind, or an exception that nothing retrieves.
+    A driver that is cancelled while it connects leaves a half-open connection or an exception that is never retrieved.
     """
-    event.listen(engine, "do_connect", _use_own_task)
+    event.listen(engine, "do_connect", _connect_in_own_task)
 
 
-def _use_own_task(dialect: Dialect, record: object, args: list[Any], options: dict[str, Any]) -> None:
+def _connect_in_own_task(dialect: Dialect, record: object, args: list[Any], options: dict[str, Any]) -> None:
     connect = options.get("async_creator_fn") or getattr(dialect.loaded_dbapi, dialect.driver).connect
     options["async_creator_fn"] = partial(_connect, connect)
 
 
 async def _connect(connect: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
     async def open_connection() -> Any:
-        with suppress(UnicodeEncodeError):  # It holds the password.
+        with suppress(UnicodeEncodeError):  # This error contains the password.
             return await connect(*args, **options)
         raise ValueError(
-            "the password of the database URL has a character that the driver can not send: choose one of ASCII"
+            "the password of the database URL has a character that the driver cannot send: use ASCII characters only"
         )
 
     task = asyncio.create_task(open_connection())
@@ -49,4 +49,4 @@ async def _connect(connect: Callable[..., Awaitable[Any]], *args: Any, **options
 def _close(task: asyncio.Task[Any]) -> None:
     _opening.discard(task)
     if not task.cancelled() and task.exception() is None:
-        end(task.result())
+        terminate(task.result())

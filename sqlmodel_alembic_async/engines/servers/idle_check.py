@@ -1,4 +1,4 @@
-"""Whether an idle connection to a server still lives, told without asking the server."""
+"""Detect dead idle connections to a server, in most cases without a round trip."""
 
 import select
 import time
@@ -11,25 +11,25 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..driver_connections import transport_of
 
-_IDLE_SINCE = "sqlmodel_alembic_async_idle_since"
+_IDLE_SINCE = "sqlmodel_alembic_async_idle_since"  # In Connection.info.
 
-# Seconds. Who watches connections between here and the server forgets the silent ones after some minutes, unnoticed.
-_LONG = 30.0
+# Seconds of idle time after which a connection gets a ping: firewalls drop idle connections without a message.
+_PING_AFTER = 30.0
 
 
 def replace_dead_connections(engine: Engine) -> None:
-    """Replace a connection that died in the pool, at no round trip for one that was used just now.
+    """Replace a connection that died while it was idle; a recently used connection costs no round trip.
 
-    A server says something when it ends a connection, and nothing otherwise: only where there is something to read,
-    or where nobody has looked for long, a ping is worth its time.
+    A server sends data to an idle connection when it closes the connection, and normally at no other time. So a ping is
+    needed only if the socket has data to read, or if the connection has been idle for a long time.
     """
     if engine.pool._pre_ping:
-        return  # SQLAlchemy was asked to ping every time.
+        return  # SQLAlchemy pings at every checkout.
 
     def check(connection: Any, record: ConnectionPoolEntry, proxy: object) -> None:
-        silent = _wake(record.driver_connection)
+        silent = _resume_reading(record.driver_connection)
         idle_since = record.info.get(_IDLE_SINCE)
-        if idle_since is None or (silent and time.monotonic() - idle_since < _LONG):
+        if idle_since is None or (silent and time.monotonic() - idle_since < _PING_AFTER):
             return
         try:
             alive = engine.dialect.do_ping(connection)
@@ -38,22 +38,22 @@ def replace_dead_connections(engine: Engine) -> None:
         if not alive:
             raise DisconnectionError
 
-    def rest(connection: Any, record: ConnectionPoolEntry) -> None:
+    def pause_reading(connection: Any, record: ConnectionPoolEntry) -> None:
         record.info[_IDLE_SINCE] = time.monotonic()
-        # What the server says from now on stays in the socket, and is seen there.
+        # Data that the server sends stays in the socket, where _resume_reading() can detect it.
         if transport := transport_of(record.driver_connection):
             transport.pause_reading()
 
-    def wake(connection: Any, record: ConnectionPoolEntry) -> None:
-        _wake(record.driver_connection)  # To close it takes an answer.
+    def resume_before_close(connection: Any, record: ConnectionPoolEntry) -> None:
+        _resume_reading(record.driver_connection)  # To close a connection, the driver reads the server's answer.
 
     event.listen(engine, "checkout", check)
-    event.listen(engine, "checkin", rest)
-    event.listen(engine, "close", wake)
+    event.listen(engine, "checkin", pause_reading)
+    event.listen(engine, "close", resume_before_close)
 
 
-def _wake(connection: Any) -> bool:
-    """Have a connection read again, and tell whether there is nothing to read."""
+def _resume_reading(connection: Any) -> bool:
+    """Let a connection read again; return whether its socket has no data to read, False if that is unknown."""
     transport = transport_of(connection)
     if transport is None or transport.is_closing() or not hasattr(select, "poll"):
         return False

@@ -1,4 +1,4 @@
-"""What the engines of PostgreSQL, MariaDB and MySQL need."""
+"""Prepare engines of PostgreSQL, MariaDB and MySQL."""
 
 import logging
 from typing import Any
@@ -8,65 +8,65 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..begin_mode import begin_mode
-from ..pools import READS_ONLY
+from ..pools import IS_READER
 from .cancellation import kill_abandoned_statements
 from .connecting import DRIVERS, close_abandoned_connections
 from .idle_check import replace_dead_connections
 
-_TOLD = "sqlmodel_alembic_async_told"  # In the info of a connection that was made one that only reads.
+_IS_READ_ONLY = "sqlmodel_alembic_async_is_read_only"  # In Connection.info: connected with the read-only setting.
 
-_READ_ONLY = {"postgresql": "SET default_transaction_read_only = on"}
-_READ_ONLY |= dict.fromkeys(("mysql", "mariadb"), "SET SESSION TRANSACTION READ ONLY")
+_SET_READ_ONLY = {"postgresql": "SET default_transaction_read_only = on"}
+_SET_READ_ONLY |= dict.fromkeys(("mysql", "mariadb"), "SET SESSION TRANSACTION READ ONLY")
 
 
 def prepare(engine: Engine) -> None:
-    """Give an engine, before it connects, lasting connections, and readers that can only read."""
+    """Prepare an engine before it connects: read-only reader connections, idle checks and cancellation."""
     dialect = engine.dialect
 
-    def make_reader(connection: Any, record: ConnectionPoolEntry) -> None:
-        if not record.info.get(READS_ONLY):
+    def make_read_only(connection: Any, record: ConnectionPoolEntry) -> None:
+        if not record.info.get(IS_READER):
             return
-        if not record.info.get(_TOLD):
-            _execute(connection, _READ_ONLY[dialect.name])
-        # A single statement needs no BEGIN and no ROLLBACK, each of which is a round trip.
+        if not record.info.get(_IS_READ_ONLY):
+            _execute(connection, _SET_READ_ONLY[dialect.name])
+        # BEGIN and ROLLBACK each cost a round trip, and a single statement does not need them.
         dialect.set_isolation_level(connection, "AUTOCOMMIT")
 
     replace_dead_connections(engine)
-    event.listen(engine, "connect", make_reader)
+    event.listen(engine, "connect", make_read_only)
     if dialect.driver == "asyncpg":
-        event.listen(engine, "do_connect", _connect_reader)
+        event.listen(engine, "do_connect", _connect_read_only)
     if dialect.name != "postgresql":
         event.listen(engine, "begin", _begin)
-        # Before SQLAlchemy gets to know the server, and rolls that back.
-        event.listen(engine, "connect", _set_session, insert=True)
+        # It must run first: SQLAlchemy initializes the dialect in a "connect" listener, which ends with a ROLLBACK.
+        event.listen(engine, "connect", _configure_session, insert=True)
     if dialect.driver in DRIVERS:
         close_abandoned_connections(engine)
     kill_abandoned_statements(engine)
     if dialect.driver == "asyncmy":
-        # It logs the server's warnings, which quote values, and grumble at every named primary key.
+        # asyncmy logs the server's warnings, which quote values. The server also warns about each named primary key.
         logging.getLogger("asyncmy").setLevel(logging.ERROR)
 
 
-def _connect_reader(
+def _connect_read_only(
     dialect: object, record: ConnectionPoolEntry | None, args: list[Any], options: dict[str, Any]
 ) -> None:
-    # A SET would stay with the connection where a proxy between here and the server lends it to others.
-    if record is not None and record.info.get(READS_ONLY):
+    # Behind a connection pooler (PgBouncer), a SET would also affect the other clients of the server's connection.
+    if record is not None and record.info.get(IS_READER):
         settings = options.get("server_settings", {})
         options["server_settings"] = {**settings, "default_transaction_read_only": "on"}
-        record.info[_TOLD] = True
+        record.info[_IS_READ_ONLY] = True
 
 
 def _begin(connection: Connection) -> None:
-    # PostgreSQL's driver has options of its own.
+    # PostgreSQL uses SQLAlchemy's execution options instead: see engines.snapshot().
     if begin_mode(connection) == "READ ONLY":
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         connection.exec_driver_sql("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
 
 
-def _set_session(connection: Any, record: object) -> None:
-    # A server may be set up to begin another transaction, of the same kind, with each COMMIT and ROLLBACK, and to show
-    # tables in a way that SQLAlchemy does not understand.
+def _configure_session(connection: Any, record: object) -> None:
+    # A server may be configured to begin another transaction, with the same mode, at each COMMIT and ROLLBACK; and to
+    # omit the quotes in SHOW CREATE TABLE, which SQLAlchemy cannot parse without them.
     _execute(connection, "SET SESSION completion_type = 'NO_CHAIN', sql_quote_show_create = 1")
 
 

@@ -1,4 +1,4 @@
-"""SQLite: the connection, its cursor, and the settings of an engine."""
+"""SQLite: the connection, its cursor, and the engine settings."""
 
 from .connection import connect
 from .settings import prepare, shared_memory

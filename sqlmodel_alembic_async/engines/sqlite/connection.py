@@ -1,76 +1,82 @@
-"""SQLite's connection: aiosqlite's, with one hop to its thread and back for a statement.
+"""An SQLite connection: aiosqlite's, with a single hop to the connection's thread and back per statement.
 
-BEGIN travels with the first statement, the first rows come back with theirs, and ROLLBACK is sent and not waited for.
-Who stops waiting for a statement stops the statement: its lock would outlive the connection.
+BEGIN is sent together with the first statement, the first rows return together with the statement's result, and no
+caller waits for ROLLBACK. Cancelling a task interrupts its statement, which would otherwise keep its lock.
 """
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Self
-from weakref import WeakKeyDictionary
 
 import aiosqlite
 from aiosqlite.core import _STOP_RUNNING_SENTINEL
 
-from .. import forks
 from ..waiting import until_done
 from .cursor import FIRST_ROWS, Cursor
+from .inherited_files import refuse_inherited, register
+from .thread_calls import call_once, with_future
 
-# Seconds that SQLite waits for a lock without noticing that nobody waits for it any more.
-_SLICE = 0.1
-_LOOK_AGAIN = 0.005  # Seconds between two attempts where SQLite itself does not wait.
-_INTERRUPT_AGAIN = 0.05
+# Seconds that SQLite waits for a lock in one attempt. It cannot notice a cancellation meanwhile.
+_WAIT_PER_ATTEMPT = 0.1
+_RETRY_INTERVAL = 0.005  # Seconds between two attempts if SQLite returns without waiting.
+_INTERRUPT_INTERVAL = 0.05
 
 
 def connect(database: str, *, timeout: float = 5.0, **options: Any) -> "Connection":
-    """Return a connection to be awaited; the arguments are those of sqlite3.connect()."""
-    if os.path.realpath(database) in _left_open:
-        raise RuntimeError(
-            "this process was forked while its parent used this SQLite file, and SQLite's locks do not survive a fork:"
-            " fork while no session is open, or start processes with multiprocessing's 'spawn' method"
-        )
-    # A cursor is made on the event loop's thread, and used on the connection's own.
-    options |= {"timeout": min(timeout, _SLICE), "check_same_thread": False}
-    connection = Connection(lambda: sqlite3.connect(database, **options), patience=timeout)
-    _open[connection] = database
+    """Return a connection, which opens when it is awaited.
+
+    Args:
+        database: A path, or a URI with `uri=True`.
+        timeout: Seconds that a statement waits for a lock of another connection.
+        options: Other arguments of sqlite3.connect().
+
+    Raises:
+        RuntimeError: The process was forked while its parent had this file open.
+
+    """
+    refuse_inherited(database)
+    # A cursor is created in the event loop's thread, and used in the connection's thread.
+    options |= {"timeout": min(timeout, _WAIT_PER_ATTEMPT), "check_same_thread": False}
+    connection = Connection(lambda: sqlite3.connect(database, **options), lock_timeout=timeout)
+    register(connection, database)
     return connection
 
 
 class Connection(aiosqlite.Connection):
-    """aiosqlite's connection; `patience` is in seconds."""
+    """aiosqlite's connection; `lock_timeout` is in seconds."""
 
-    def __init__(self, connector: Callable[[], sqlite3.Connection], *, patience: float) -> None:
+    def __init__(self, connector: Callable[[], sqlite3.Connection], *, lock_timeout: float) -> None:
         super().__init__(connector, iter_chunk_size=FIRST_ROWS)
-        self._thread.daemon = True  # The process would wait for it where nobody disposes the engine.
-        self._patience = patience
+        self._thread.daemon = True  # Otherwise, a process that does not dispose its engine never exits.
+        self._lock_timeout = lock_timeout
         self._begin: tuple[str, ...] = ()
         self._waiter: asyncio.Future[Any] | None = None
-        self._unfinished: set[sqlite3.Cursor] = set()  # They have rows to give, and so a lock; the thread's own.
+        # Cursors with unread rows, which hold a read lock. Only the connection's thread changes this set.
+        self._unread_cursors: set[sqlite3.Cursor] = set()
 
     def __del__(self) -> None:
-        """Close it in silence: a process may end without disposing its engines."""
+        """Close it without aiosqlite's ResourceWarning: a process may exit without disposing its engines."""
         if self._connection is not None:
             self.stop()
 
     @property
-    def has_ended(self) -> bool:
-        """Whether the transaction is over though nobody ended it, as where the storage is full."""
+    def has_lost_transaction(self) -> bool:
+        """Whether SQLite itself has rolled back the transaction, for example because the disk is full."""
         return not self._begin and not self._conn.in_transaction and self._conn.isolation_level is not None
 
     def begin(self, *statements: str) -> None:
-        """Begin a transaction with these statements as soon as there is something to do in it."""
+        """Begin a transaction: execute these statements immediately before the next statement."""
         self._begin = statements
 
-    def cursor(self) -> Cursor:  # type: ignore[override]  # aiosqlite's costs a hop
-        """Return a cursor."""
+    def cursor(self) -> Cursor:  # type: ignore[override]  # aiosqlite's costs a thread hop
+        """Return a new cursor."""
         return Cursor(self)
 
     async def commit(self) -> None:
-        """Commit; who is cancelled meanwhile still waits for the end of it."""
+        """Commit; a task that is cancelled meanwhile still waits until the COMMIT has ended."""
         if self._begin:
             self._begin = ()
             return
@@ -82,46 +88,46 @@ class Connection(aiosqlite.Connection):
             raise
         finally:
             if committed.exception() is not None:
-                self.send(self._rollback)  # SQLAlchemy takes the transaction for ended, whatever comes of the COMMIT.
+                self.send(self._rollback)  # SQLAlchemy sends no ROLLBACK after a failed COMMIT.
 
     async def rollback(self) -> None:
-        """Have the transaction rolled back before anything else happens on this connection."""
+        """Roll back before the next statement of this connection, without waiting for it."""
         if self._begin:
             self._begin = ()
-        elif self._conn.in_transaction or self._unfinished:
+        elif self._conn.in_transaction or self._unread_cursors:
             self.send(self._rollback)
 
     async def close(self) -> None:
-        """Stop what is still running, roll back, close, and end the thread."""
+        """Interrupt the running statement, roll back, close the connection, and end its thread."""
         if (closed := self.stop()) is None:
             return
         while not closed.done():
-            # A statement that was only about to start did not notice the first time.
+            # An interrupt has no effect on a statement that has not started yet.
             self._interrupt()
-            await asyncio.wait([closed], timeout=_INTERRUPT_AGAIN)
+            await asyncio.wait([closed], timeout=_INTERRUPT_INTERVAL)
 
-    def end(self) -> None:
-        """Do as close(), where no event loop can wait for it: the calling thread waits."""
+    def close_blocking(self) -> None:
+        """Close as close() does, but block the calling thread: for places where no event loop can wait."""
         self.stop()
-        self._thread.join(self._patience)
+        self._thread.join(self._lock_timeout)
 
     def stop(self) -> asyncio.Future[Any] | None:
-        """Do as close(), not waiting for it."""
+        """Close as close() does, without waiting; return a future for the end, None if there is nothing to wait for."""
         if not self._running:
             return None
         self._running = False
         self._interrupt()
         closed = None
         close = self._close
-        with contextlib.suppress(RuntimeError):  # Collected as garbage, outside of any event loop.
+        with contextlib.suppress(RuntimeError):  # The garbage collector may run where no event loop runs.
             closed = asyncio.get_running_loop().create_future()
-            close = _answering(closed, self._close)
+            close = with_future(closed, self._close)
         self.send(close)
         self.send(lambda: _STOP_RUNNING_SENTINEL)
         return closed
 
     async def run(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Run a function on the connection's thread, inside the transaction."""
+        """Run a function in the connection's thread, inside the transaction."""
         begin, self._begin = self._begin, ()
         waiter = self._waiter = self._start(fn, *args, begin=begin, **kwargs)
         try:
@@ -131,13 +137,13 @@ class Connection(aiosqlite.Connection):
             raise
         except sqlite3.Error:
             if not self._conn.in_transaction:
-                self._begin = begin  # What follows must not run outside of the transaction.
+                self._begin = begin  # BEGIN failed: the next statement must not run outside of the transaction.
             raise
 
     async def _connect(self) -> Self:
-        # aiosqlite's own would lose a connection that is opened after its task was cancelled.
+        # aiosqlite's method never closes a connection that opens after its task was cancelled.
         self._waiter = waiter = asyncio.get_running_loop().create_future()
-        self.send(_answering(waiter, self._open))
+        self.send(with_future(waiter, self._open))
         try:
             await waiter
         except BaseException:
@@ -145,11 +151,11 @@ class Connection(aiosqlite.Connection):
             raise
         return self
 
-    _execute = run  # By this name aiosqlite's own methods run what they do.
+    _execute = run  # aiosqlite's own methods call it by this name.
 
     def send(self, function: Callable[[], Any]) -> None:
-        """Have a function called on the connection's thread, and wait for nothing."""
-        self._tx.put_nowait((None, _once(function)))
+        """Let the connection's thread call a function, without waiting for it."""
+        self._tx.put_nowait((None, call_once(function)))
 
     def _start(
         self, function: Callable[..., Any], *args: Any, begin: Iterable[str] = (), **kwargs: Any
@@ -160,117 +166,75 @@ class Connection(aiosqlite.Connection):
 
         def work() -> Any:
             for statement in begin:
-                self._patiently(waiter, self._conn.execute, statement)
-            return self._patiently(waiter, function, *args, **kwargs)
+                self._retry_while_locked(waiter, self._conn.execute, statement)
+            return self._retry_while_locked(waiter, function, *args, **kwargs)
 
-        self.send(_answering(waiter, work))
+        self.send(with_future(waiter, work))
         return waiter
 
     def _interrupt(self) -> None:
-        waiter, connection = self._waiter, self._connection  # The thread may be letting go of the connection just now.
+        waiter, connection = self._waiter, self._connection  # The thread may set it to None at any time.
         if waiter is not None and (waiter.cancelled() or not waiter.done()) and connection is not None:
-            with contextlib.suppress(sqlite3.ProgrammingError):  # The thread has closed it already.
+            with contextlib.suppress(sqlite3.ProgrammingError):  # The thread has already closed it.
                 connection.interrupt()
 
-    # What follows runs on the connection's thread.
+    # The methods below run in the connection's thread.
 
     def _open(self) -> None:
         self._connection = self._connector()
 
     def fetch(self, cursor: sqlite3.Cursor, size: int | None) -> list[Any]:
-        """Return the next rows, or all; fewer than `size` are the last ones."""
+        """Return the next `size` rows, or all for None; fewer than `size` rows are the last ones."""
         if not cursor.description:
             return []
         rows = cursor.fetchall() if size is None else cursor.fetchmany(size)
         if len(rows) == size:
-            self._unfinished.add(cursor)
+            self._unread_cursors.add(cursor)
         else:
-            self._unfinished.discard(cursor)
+            self._unread_cursors.discard(cursor)
         return rows
 
     def finish(self, cursor: sqlite3.Cursor) -> None:
-        """Let go of the rows that nobody wants."""
-        self._unfinished.discard(cursor)
+        """Close a cursor, and drop its unread rows."""
+        self._unread_cursors.discard(cursor)
         cursor.close()
 
-    def _patiently(self, waiter: asyncio.Future[Any], function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a function again while another connection has the lock, and somebody waits for the answer."""
-        deadline = time.monotonic() + self._patience
+    def _retry_while_locked(
+        self, waiter: asyncio.Future[Any], function: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Repeat a function while another connection holds the lock, until the timeout or a cancellation."""
+        deadline = time.monotonic() + self._lock_timeout
         while True:
-            changes, began = self._conn.total_changes, time.monotonic()
+            changes, started = self._conn.total_changes, time.monotonic()
             try:
                 return function(*args, **kwargs)
             except sqlite3.OperationalError as error:
                 now = time.monotonic()
-                in_vain = waiter.cancelled() or now >= deadline
-                # SQLite does not wait at all where that could be a deadlock. It is none for a connection that has no
-                # lock, as where several switch a new file to WAL at once.
-                at_once = now - began < min(_SLICE, self._patience) / 2
-                is_deadlock = at_once and (self._conn.in_transaction or self._unfinished)
-                if in_vain or is_deadlock or not _is_busy(error) or self._conn.total_changes != changes:
+                gave_up = waiter.cancelled() or now >= deadline
+                # SQLite returns without waiting where waiting could be a deadlock. A connection without a lock is never
+                # part of one, for example when several connections switch a new file to WAL mode.
+                did_not_wait = now - started < min(_WAIT_PER_ATTEMPT, self._lock_timeout) / 2
+                is_deadlock = did_not_wait and (self._conn.in_transaction or self._unread_cursors)
+                if gave_up or is_deadlock or not _is_busy(error) or self._conn.total_changes != changes:
                     raise
-                if at_once:
-                    time.sleep(_LOOK_AGAIN)
+                if did_not_wait:
+                    time.sleep(_RETRY_INTERVAL)
 
     def _rollback(self) -> None:
-        # An interruption lasts until no statement is unfinished: it would strike the ROLLBACK, too.
-        while self._unfinished:
-            self._unfinished.pop().close()
+        # SQLite's interrupt stays in effect until no statement is active: it would also interrupt the ROLLBACK.
+        while self._unread_cursors:
+            self._unread_cursors.pop().close()
         try:
             self._conn.rollback()
         except sqlite3.Error:
-            self._conn.close()  # Who uses it next is told that the connection is closed.
+            self._conn.close()  # The next statement fails with "Cannot operate on a closed database."
 
     def _close(self) -> None:
         if self._connection is not None:
-            with contextlib.suppress(sqlite3.ProgrammingError):  # Closed already.
+            with contextlib.suppress(sqlite3.ProgrammingError):  # It is already closed.
                 self._rollback()
                 self._connection.close()
             self._connection = None
-
-
-def _once(function: Callable[[], Any]) -> Callable[[], Any]:
-    """Return the function to be called once: the thread remembers its last call, and must not keep the connection."""
-    calls = [function]
-    return lambda: calls.pop()()
-
-
-def _answering(waiter: asyncio.Future[Any], function: Callable[[], Any]) -> Callable[[], None]:
-    """Return the function for the thread, which answers on the waiter's event loop unless that is closed by then."""
-
-    def work() -> None:
-        if waiter.cancelled():
-            return
-        answer: tuple[Callable[[Any], None], Any]
-        try:
-            answer = waiter.set_result, function()
-        except BaseException as error:  # whatever it is, the waiter is told
-            answer = waiter.set_exception, error
-        with contextlib.suppress(RuntimeError):
-            waiter.get_loop().call_soon_threadsafe(_settle, waiter, *answer)
-
-    return work
-
-
-def _settle(waiter: asyncio.Future[Any], settle: Callable[[Any], None], answer: Any) -> None:
-    if not waiter.done():
-        settle(answer)
-
-
-# Connections, and their files.
-_open: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
-_left_open: set[str] = set()
-
-
-def _after_fork_in_child() -> None:
-    # SQLite believes that this process has the locks of these connections. A further one would not take its own, and
-    # other processes would write and delete what it reads. Nor may these be closed.
-    left_open = {connection: file for connection, file in _open.items() if connection._connection is not None}
-    _left_open.update(map(os.path.realpath, left_open.values()))
-    forks.inherited.extend(left_open)
-
-
-getattr(os, "register_at_fork", dict)(after_in_child=_after_fork_in_child)  # Only Unix has it, as it has fork().
 
 
 def _is_busy(error: sqlite3.OperationalError) -> bool:

@@ -1,4 +1,4 @@
-"""SQLite's cursor: aiosqlite's, whose first rows come back with the statement, the others when they are asked for."""
+"""A cursor that fetches the first rows together with the statement, and further rows on demand."""
 
 import sqlite3
 from collections import deque
@@ -7,11 +7,11 @@ from typing import Any, Protocol, Self
 
 import aiosqlite
 
-FIRST_ROWS = 1024  # More than a page of a list.
+FIRST_ROWS = 1024  # More than one page of a list has, so that a page costs one thread hop.
 
 
 class _Connection(Protocol):
-    """What a cursor needs of its connection."""
+    """The part of a connection that a cursor uses."""
 
     _conn: sqlite3.Connection
 
@@ -22,9 +22,9 @@ class _Connection(Protocol):
 
 
 class Cursor(aiosqlite.Cursor):
-    """aiosqlite's cursor, which brings the first rows along."""
+    """aiosqlite's cursor with a buffer of fetched rows."""
 
-    _conn: _Connection  # type: ignore[assignment]  # aiosqlite's own
+    _conn: _Connection  # type: ignore[assignment]  # narrower than in aiosqlite
 
     def __init__(self, connection: Any) -> None:
         super().__init__(connection, connection._conn.cursor())
@@ -33,7 +33,7 @@ class Cursor(aiosqlite.Cursor):
         self._is_closed = False
 
     def __await__(self) -> Generator[Any, None, Self]:
-        """Be as awaitable as what aiosqlite's connection.cursor() returns."""
+        """Return the cursor: aiosqlite's connection.cursor() returns an awaitable, too."""
         return self.__aenter__().__await__()
 
     async def __aenter__(self) -> Self:
@@ -41,27 +41,27 @@ class Cursor(aiosqlite.Cursor):
         return self
 
     async def execute(self, sql: str, parameters: Iterable[Any] | None = None) -> Self:
-        """Execute a statement, and fetch the first rows."""
+        """Execute a statement, and fetch its first rows."""
         return await self._run(self._cursor.execute, sql, () if parameters is None else parameters)
 
     async def executemany(self, sql: str, parameters: Iterable[Iterable[Any]]) -> Self:
-        """Execute a statement for each of the parameters."""
+        """Execute a statement once for each set of parameters."""
         return await self._run(self._cursor.executemany, sql, parameters)
 
     async def fetchone(self) -> Any:
-        """Return the next row, or None."""
+        """Return the next row, or None after the last row."""
         return next(iter(await self.fetchmany(1)), None)
 
     async def fetchmany(self, size: int | None = None) -> list[Any]:
-        """Return the next rows."""
+        """Return at most `size` further rows (default: `arraysize`); fewer only at the end of the result."""
         size = self.arraysize if size is None else size
         if not self._finished and len(self._rows) < size:
             wanted = max(size, FIRST_ROWS)
-            self._take(await self._conn.run(self._conn.fetch, self._cursor, wanted), wanted)
+            self._add_rows(await self._conn.run(self._conn.fetch, self._cursor, wanted), wanted)
         return [self._rows.popleft() for _ in range(min(size, len(self._rows)))]
 
     async def fetchall(self) -> list[Any]:
-        """Return all the rows that are left."""
+        """Return all remaining rows."""
         rows = list(self._rows)
         self._rows.clear()
         if not self._finished:
@@ -70,7 +70,7 @@ class Cursor(aiosqlite.Cursor):
         return rows
 
     async def close(self) -> None:
-        """Close the cursor."""
+        """Close the cursor, and release SQLite's read lock without waiting for it."""
         self._is_closed = True
         self._rows.clear()
         if not self._finished:
@@ -85,9 +85,9 @@ class Cursor(aiosqlite.Cursor):
         if self._is_closed:
             raise sqlite3.ProgrammingError("Cannot operate on a closed cursor.")
         self._rows.clear()
-        self._take(await self._conn.run(work), FIRST_ROWS)
+        self._add_rows(await self._conn.run(work), FIRST_ROWS)
         return self
 
-    def _take(self, rows: list[Any], wanted: int) -> None:
+    def _add_rows(self, rows: list[Any], wanted: int) -> None:
         self._rows.extend(rows)
         self._finished = len(rows) < wanted

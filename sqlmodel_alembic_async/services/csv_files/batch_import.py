@@ -1,4 +1,4 @@
-"""A batch of an import: its rows are matched with stored pets and owners, checked, and written."""
+"""Import the rows of a file batch by batch: find stored pets and owners, then insert and update."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -7,82 +7,55 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ...errors import AlreadyExistsError, UserNotFoundError
 from ...import_report import Outcome
-from ...models import Pet, PetCreate, PetUpdate, User, check_agreement
+from ...models import Pet, User
 from ..statements import key_lookup, many_rows
 from ..statements.chunks import mapped
-from ..statements.column_values import stamped, valid_values, with_name_key
+from ..statements.column_values import stamped, with_name_key
 from .file_format import OWNER
-from .file_rows import PET_KEYS, ImportedFile, ImportedOwner, ImportedRow, given
+from .file_rows import PET_KEYS, ImportedFile, ImportedOwner, ImportedRow
 from .key_index import OWNER_KEYS
 from .owner_matching import find_owners
+from .pet_matching import find_pets
 
-_SOME_ID = 1  # Stands for an owner's id where only whether there is an owner matters.
 _KEYS: dict[Any, Collection[str]] = {User: OWNER_KEYS, Pet: PET_KEYS}
 _PREFIXES = {User: OWNER, Pet: ""}
 
-_Change = tuple[dict[str, Any], dict[str, Any]]  # What is stored, and what of it changes.
+_Change = tuple[dict[str, Any], dict[str, Any]]  # The stored row, and the values that change.
 
 
 class BatchImport:
-    """Imports one batch after the other, and knows what of it the session holds."""
+    """Imports the batches of one file."""
 
     def __init__(self, session: AsyncSession, file: ImportedFile) -> None:
         self._session = session
         self._file = file
-        self._updated: dict[Any, set[int]] = {User: set(), Pet: set()}
-        self._writing: dict[Any, Collection[dict[str, Any]]] = {}
+        self._updated_ids: dict[Any, set[int]] = {User: set(), Pet: set()}  # Of rows that the session holds.
+        self._batch_values: dict[Any, Collection[dict[str, Any]]] = {}  # The values of the last batch, written or not.
 
-    async def take(self, rows: list[ImportedRow]) -> None:
-        """Write the rows that nothing is wrong with."""
-        await self._find_pets(rows)
+    async def import_rows(self, rows: list[ImportedRow]) -> None:
+        """Write the rows that are not rejected."""
+        await find_pets(self._session, self._file, rows)
         await find_owners(self._session, self._file, rows)
-        good = [row for row in rows if not row.bad_fields]
-        await self._write_owners({row.owner: None for row in good if row.owner is not None})
-        await self._write_pets(good)
+        accepted = [row for row in rows if not row.rejected_fields]
+        await self._write_owners({row.owner: None for row in accepted if row.owner is not None})
+        await self._write_pets(accepted)
         self._file.sort_rejections()
 
     async def refresh_session(self) -> None:
-        """Read anew what the session holds and the import changed."""
-        for model, ids in self._updated.items():
+        """Refresh the rows that the session holds and the import updated."""
+        for model, ids in self._updated_ids.items():
             await many_rows.refresh(self._session, model, ids)
 
     async def is_conflict(self, error: AlreadyExistsError | UserNotFoundError) -> bool:
-        """Tell, after the rollback, whether another transaction stored a key, or deleted an owner, meanwhile."""
+        """Tell, after the rollback, whether another transaction added a key or deleted an owner."""
         if isinstance(error, UserNotFoundError):
-            return bool(self._writing)
-        for model, rows in self._writing.items():
+            return bool(self._batch_values)
+        for model, rows in self._batch_values.items():
             names = [name for name in _KEYS[model] if name == error.field]
             keys = [(name, row[name]) for row in rows for name in names if row.get(name) is not None]
             if keys and await key_lookup.is_any_stored(self._session, model, keys):
                 return True
         return False
-
-    async def _find_pets(self, rows: list[ImportedRow]) -> None:
-        stored = await key_lookup.fetch_by_keys(self._session, Pet, (key for row in rows for key in row.pet_keys))
-        await mapped(lambda row: self._match(row, stored), rows)
-
-    def _match(self, row: ImportedRow, stored: dict[tuple[str, str], dict[str, Any]]) -> None:
-        row.stored = self._file.one(row, row.pet_keys, stored, "")
-        if row.stored is not None:
-            if (first := self._file.ledger.first_line_of(row.stored["id"], row.line)) != row.line:
-                self._file.reject(row, row.pet_keys[0][0], f"is of the same pet as line {first}")
-            self._check_changed_pet(row, row.stored)
-        elif row.pet or not row.owner_cells:
-            with self._file.rejecting(row, ""):
-                owner_id = _SOME_ID if row.owner_cells else None
-                row.pet = valid_values(PetCreate, {**row.pet, "owner_id": owner_id})
-
-    def _check_changed_pet(self, row: ImportedRow, stored: dict[str, Any]) -> None:
-        cells = row.pet
-        acquired_on = {"acquired_on": cells.pop("acquired_on")} if "acquired_on" in cells else {}
-        with self._file.rejecting(row, ""):
-            row.pet = given(PetUpdate.model_validate(cells)) | acquired_on
-            if _is_known_better(row.pet, stored):
-                del row.pet["birth_date"], row.pet["birth_date_estimated"]
-            if row.pet.get("birth_date", stored["birth_date"]) != stored["birth_date"]:
-                row.pet.setdefault("birth_date_estimated", False)  # The estimate was of the other day.
-            owner_id = _SOME_ID if row.owner_cells else stored["owner_id"]
-            check_agreement({**stored, **row.pet, "owner_id": owner_id})
 
     async def _write_owners(self, owners: Iterable[ImportedOwner]) -> None:
         new, changed = [], []
@@ -91,33 +64,33 @@ class BatchImport:
                 new.append(owner)
             elif owner.values and owner.stored is not None:
                 changed.append((owner.stored, owner.values))
-        values = await mapped(lambda owner: stamped(owner.values), new)
-        self._writing = {User: [*values, *(written for _, written in changed)]}
-        ids = await many_rows.insert_returning_ids(self._session, User, values)
-        await mapped(self._remember, zip(new, ids, strict=True))
+        new_values = await mapped(lambda owner: stamped(owner.values), new)
+        self._batch_values = {User: [*new_values, *(values for _, values in changed)]}
+        ids = await many_rows.insert_returning_ids(self._session, User, new_values)
+        await mapped(self._set_owner_id, zip(new, ids, strict=True))
         await self._update(User, changed)
 
-    def _remember(self, created: tuple[ImportedOwner, int]) -> None:
-        owner, user_id = created
+    def _set_owner_id(self, inserted: tuple[ImportedOwner, int]) -> None:
+        owner, user_id = inserted
         owner.stored = {"id": user_id}
-        if owner.cells is not None:
-            self._file.ledger.remember_owner(owner.cells, user_id)
+        if owner.keyless_text is not None:
+            self._file.key_index.add_keyless_owner(owner.keyless_text, user_id)
 
-    async def _write_pets(self, good: list[ImportedRow]) -> None:
-        written = self._writing[Pet] = await mapped(self._to_write, good)
-        rows = [(row.stored, values) for row, values in zip(good, written, strict=True) if values]
-        await many_rows.insert_all(self._session, Pet, [values for stored, values in rows if stored is None])
-        await self._update(Pet, [(stored, values) for stored, values in rows if stored is not None])
+    async def _write_pets(self, rows: list[ImportedRow]) -> None:
+        written = self._batch_values[Pet] = await mapped(self._pet_values, rows)
+        changes = [(row.stored, values) for row, values in zip(rows, written, strict=True) if values]
+        await many_rows.insert_all(self._session, Pet, [values for stored, values in changes if stored is None])
+        await self._update(Pet, [(stored, values) for stored, values in changes if stored is not None])
 
-    def _to_write(self, row: ImportedRow) -> dict[str, Any]:
-        """Return the columns of a new pet, or those that change of a stored one, and count what becomes of the row."""
+    def _pet_values(self, row: ImportedRow) -> dict[str, Any]:
+        """Return the columns of a new pet, or the changed columns of a stored one, and count the row's outcome."""
         owner_id = {"owner_id": row.owner.stored["id"]} if row.owner is not None and row.owner.stored else {}
-        values = {**row.pet, **owner_id}
-        outcome = _outcome(row.owner)
+        values = {**row.pet_values, **owner_id}
+        outcome = _owner_outcome(row.owner)
         if row.stored is not None:
             values = {name: value for name, value in values.items() if value != row.stored[name]}
             outcome = "updated" if values or outcome != "unchanged" else "unchanged"
-        elif row.pet:
+        elif row.pet_values:
             values = stamped(values)
             outcome = "created"
         else:
@@ -127,26 +100,19 @@ class BatchImport:
 
     async def _update(self, model: Any, changed: list[_Change]) -> None:
         await key_lookup.lock(self._session, model, {stored["id"]: stored["version"] for stored, _ in changed})
-        await mapped(lambda change: self._give_up(model, *change), changed)
+        await mapped(lambda change: self._add_replaced_keys(model, *change), changed)
         changes = {stored["id"]: with_name_key(values) for stored, values in changed}
         await many_rows.update_each(self._session, model, changes)
-        self._updated[model] |= changes.keys() & many_rows.held_ids(self._session, model)
+        self._updated_ids[model] |= changes.keys() & many_rows.held_ids(self._session, model)
 
-    def _give_up(self, model: Any, stored: dict[str, Any], values: dict[str, Any]) -> None:
+    def _add_replaced_keys(self, model: Any, stored: dict[str, Any], values: dict[str, Any]) -> None:
         for name in _KEYS[model]:
             if name in values and stored[name] is not None:
-                self._file.ledger.give_up((_PREFIXES[model] + name, stored[name]))
+                self._file.key_index.add_replaced_key((_PREFIXES[model] + name, stored[name]))
 
 
-def _is_known_better(pet: dict[str, Any], stored: dict[str, Any]) -> bool:
-    """Tell whether a row only estimates the year of a day that is stored."""
-    if not pet.get("birth_date_estimated") or "birth_date" not in pet or stored["birth_date"] is None:
-        return False
-    return not stored["birth_date_estimated"] and pet["birth_date"].year == stored["birth_date"].year
-
-
-def _outcome(owner: ImportedOwner | None) -> Outcome:
-    """Return what became of the owner, the first time that somebody asks."""
+def _owner_outcome(owner: ImportedOwner | None) -> Outcome:
+    """Return the outcome of an owner for its first row, and "unchanged" for its other rows."""
     if owner is None or owner.is_counted or not owner.values:
         return "unchanged"
     owner.is_counted = True

@@ -1,4 +1,4 @@
-"""Cells of a file: text that becomes the values of a row, or is refused with a reason."""
+"""Parse the cells of a row into values, or give the reason why a cell is rejected."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import Any, Literal
 
 from .file_format import OWNER
-from .placeholders import FIELDS_WITH_PLACEHOLDERS, MARK, is_placeholder, restored
+from .placeholders import FIELDS_WITH_PLACEHOLDERS, MARK, is_placeholder, unescaped
 
 PlaceholderNames = Literal["reject", "keep"]
 
@@ -16,13 +16,12 @@ _FLAGS = {**dict.fromkeys(("true", "yes", "y", "1"), True), **dict.fromkeys(("fa
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _YEAR = re.compile(r"\d{4}", re.ASCII)
 _INTEGER = re.compile(r"\d{1,10}", re.ASCII)
-# Two days that tell day, month and year apart.
-_SAMPLES = (date(1999, 2, 3), date(2021, 11, 28))
+_SAMPLE_DATES = (date(1999, 2, 3), date(2021, 11, 28))  # Day, month and year differ in each.
 _AMBIGUOUS = "1999-02-03"
 
 
 class CellReader:
-    """Reads the cells of a row: one dictionary for the pet and one for its owner, without what is blank."""
+    """Parses the cells of a row into the values of a pet and of its owner; blank cells are left out."""
 
     def __init__(
         self,
@@ -32,9 +31,9 @@ class CellReader:
         placeholder_names: PlaceholderNames,
     ) -> None:
         self._date_format = checked_date_format(date_format)
-        self._takes_iso = not _reads_iso_otherwise(date_format)
-        self._keeps_placeholders = placeholder_names == "keep"
-        special: dict[str, Callable[[str, dict[str, Any]], Any]] = {
+        self._accepts_iso = not _misreads_iso(date_format)
+        self._accepts_placeholders = placeholder_names == "keep"
+        parsers: dict[str, Callable[[str, dict[str, Any]], Any]] = {
             "name": self._name,
             OWNER + "name": self._name,
             "breed": lambda text, values: None if is_placeholder(text) else text,
@@ -47,33 +46,33 @@ class CellReader:
             "acquired_on": self._date,
             "weight_g": _grams,
         }
-        plan = [
-            (index, field, field.startswith(OWNER), field.removeprefix(OWNER), special.get(field))
+        columns = [
+            (index, field, field.startswith(OWNER), field.removeprefix(OWNER), parsers.get(field))
             for index, field in enumerate(fields)
             if field
         ]
-        # A year alone must know whether it is said to be exact.
-        self._plan = sorted(plan, key=lambda column: column[1] == "birth_date")
+        # birth_date comes last: to accept a year alone, it needs birth_date_estimated.
+        self._columns = sorted(columns, key=lambda column: column[1] == "birth_date")
 
     def read(self, cells: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], list[tuple[str, str]]]:
-        """Return the values of the pet and of its owner, and field and reason of each bad cell."""
+        """Return the values of the pet, the values of its owner, and the field and reason of each bad cell."""
         pet: dict[str, Any] = {}
         owner: dict[str, Any] = {}
         bad = []
-        for index, field, is_owner, name, convert in self._plan:
+        for index, field, is_owner, name, parse in self._columns:
             text = cells[index].strip()
             if not text:
                 continue
-            if text[0] == MARK and (bare := restored(field, text)) != text:
+            if text[0] == MARK and (bare := unescaped(field, text)) != text:
                 text = bare
                 if field in FIELDS_WITH_PLACEHOLDERS:
-                    convert = None  # The mark says that the text is meant.
+                    parse = None  # The mark says that the text is a value, not a placeholder.
             values = owner if is_owner else pet
-            if convert is None:
+            if parse is None:
                 values[name] = text
                 continue
             try:
-                value = convert(text, values)
+                value = parse(text, values)
             except ValueError as error:
                 bad.append((field, str(error)))
             else:
@@ -82,49 +81,56 @@ class CellReader:
         return pet, owner, bad
 
     def _name(self, text: str, values: dict[str, Any]) -> str:
-        if not self._keeps_placeholders and is_placeholder(text):
-            raise ValueError('is a placeholder: placeholder_names="keep" takes it as a name')
+        if not self._accepts_placeholders and is_placeholder(text):
+            raise ValueError('is a placeholder, not a name: pass placeholder_names="keep" to accept it')
         return text
 
     def _birth_date(self, text: str, values: dict[str, Any]) -> date:
         if not _YEAR.fullmatch(text):
             return self._date(text, values)
         if values.get("birth_date_estimated") is False:
-            raise ValueError("is a year alone, which is an estimate")
-        born = date(int(text), 1, 1)
+            raise ValueError("is a year alone, which is an estimate: give a full date, or change birth_date_estimated")
+        born = _existing_date(f"{text}-01-01")
         values["birth_date_estimated"] = True
         return born
 
     def _date(self, text: str, values: dict[str, Any]) -> date:
-        if self._takes_iso and _ISO_DATE.fullmatch(text):
-            return date.fromisoformat(text)
+        if self._accepts_iso and _ISO_DATE.fullmatch(text):
+            return _existing_date(text)
         if self._date_format is None:
-            raise ValueError("is no date like 2026-01-31: give the file's own date_format")
+            raise ValueError("must be a date like 2026-01-31: pass date_format to accept another format")
         try:
             return datetime.strptime(text, self._date_format).date()
         except ValueError:
-            iso = "like 2026-01-31, nor " if self._takes_iso else ""
-            raise ValueError(f"is no date {iso}like {self._date_format}") from None
+            iso = "like 2026-01-31, or " if self._accepts_iso else ""
+            raise ValueError(f"must be a date {iso}in the format {self._date_format}") from None
 
 
 def checked_date_format(date_format: str | None) -> str | None:
-    """Return the format; raise ValueError where it does not tell day, month and year."""
+    """Return the format; raise ValueError if it does not contain day, month and year."""
     if date_format is not None:
-        for day in _SAMPLES:
+        for day in _SAMPLE_DATES:
             try:
-                read = datetime.strptime(day.strftime(date_format), date_format).date()
+                parsed = datetime.strptime(day.strftime(date_format), date_format).date()
             except ValueError:
-                read = None
-            if read != day:
-                raise ValueError("date_format must be one of strptime's with day, month and year")
+                parsed = None
+            if parsed != day:
+                raise ValueError('date_format must be a strptime format with day, month and year, like "%d.%m.%Y"')
     return date_format
 
 
-def _reads_iso_otherwise(date_format: str | None) -> bool:
-    # What "%Y-%d-%m" reads looks like ISO, and is another day: nobody could tell which of them is meant.
+def _misreads_iso(date_format: str | None) -> bool:
+    # A cell in the format "%Y-%d-%m" looks like an ISO date, but means another day.
     with suppress(ValueError):
         return datetime.strptime(_AMBIGUOUS, date_format or "") != datetime.fromisoformat(_AMBIGUOUS)
     return False
+
+
+def _existing_date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:  # In some versions of Python, its message shows the value.
+        raise ValueError("must be a date that exists in the calendar") from None
 
 
 def _flag(text: str, values: dict[str, Any]) -> bool:
@@ -136,5 +142,5 @@ def _flag(text: str, values: dict[str, Any]) -> bool:
 
 def _grams(text: str, values: dict[str, Any]) -> int:
     if not _INTEGER.fullmatch(text):
-        raise ValueError("must be whole grams, in digits alone")
+        raise ValueError("must be a whole number of grams, written in digits only")
     return int(text)

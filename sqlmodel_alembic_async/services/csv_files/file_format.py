@@ -1,4 +1,4 @@
-"""CSV files: the native format, and what foreign ones may look like."""
+"""CSV files: their columns, their delimiter, and the rows in them."""
 
 import csv
 import threading
@@ -17,15 +17,15 @@ PET_FIELDS = tuple(name for name in PetCreate.model_fields if name != "owner_id"
 OWNER_FIELDS = tuple(UserCreate.model_fields)
 COLUMNS = (*PET_FIELDS, *(OWNER + name for name in OWNER_FIELDS))
 
-Line = tuple[int, list[str]]  # The number of the line that a row begins in, and its cells.
+NumberedRow = tuple[int, list[str]]  # The number of the line on which a row begins, and its cells.
 
 _DELIMITERS = ",;\t"
-_LONGEST_FIELD = 2**31 - 1  # The notes of a pet are longer than the csv module expects.
-_NO_HEADER = "the line is blank, or the file is empty, or read to its end (a pipe can be read only once)"
+_FIELD_SIZE_LIMIT = 2**31 - 1  # The limit of the csv module is too small for the notes of a pet.
+_NO_HEADER = "no header: the line is blank, the file is empty, or was read to its end (a pipe can be read only once)"
 
 
 class CSVFile:
-    """A file whose header has been read; the fields of its columns are None where a column is to be ignored."""
+    """A file whose header has been read; `fields` has None for a column to ignore."""
 
     def __init__(self, file: TextIO, columns: Mapping[str, str | None]) -> None:
         self._file = file
@@ -34,13 +34,13 @@ class CSVFile:
         self.fields = _fields(self.header, columns)
         self._indexes = {field: index for index, field in enumerate(self.fields)}
 
-    def batches(self) -> Iterator[list[Line]]:
-        """Yield the rows that are not blank, each with the line it begins in, from the first one on."""
-        lines = self._lines()
+    def batches(self) -> Iterator[list[NumberedRow]]:
+        """Yield all rows that are not blank, in batches; each call starts at the first row."""
+        rows = self._rows()
         skipped = 1  # The header.
         while True:
-            with _long_fields:
-                batch = list(islice(lines, skipped, skipped + BATCH_SIZE))
+            with _raised_field_limit:
+                batch = list(islice(rows, skipped, skipped + BATCH_SIZE))
             skipped = 0
             if not batch:
                 return
@@ -53,32 +53,38 @@ class CSVFile:
         index = self._indexes[field]
         return self.header[index], cells[index]
 
-    def _lines(self) -> Iterator[Line]:
+    def _rows(self) -> Iterator[NumberedRow]:
         self._file.seek(self._start)
         line = 1
         try:
-            first = self._file.readline().removeprefix("\ufeff")  # Before the reader takes it for a part of a cell.
+            # Remove the byte order mark first: the csv module would take it for a part of the first cell.
+            first = self._file.readline().removeprefix("\ufeff")
             reader = csv.reader(chain([first], self._file), delimiter=self._delimiter, strict=True)
             for cells in reader:
                 yield line, cells
                 line = reader.line_num + 1
         except csv.Error as error:
-            raise _rejected(line, f"can not be read, nor what follows: {error}") from None
+            reason = f"is not valid CSV ({error}): correct the line, the rest of the file was not read"
+            raise _rejected(line, reason) from None
         except UnicodeDecodeError:
-            raise _rejected(line, "is not UTF-8, nor what follows: open the file with its own encoding") from None
+            # Text is decoded in large parts, so that the exact line is not known.
+            reason = (
+                "this or a later line cannot be decoded (a path is read as UTF-8): open the file with its own encoding"
+            )
+            raise _rejected(line, reason) from None
 
     def _read_header(self, known: set[str]) -> tuple[str, list[str]]:
         candidates = []
         for self._delimiter in _DELIMITERS:
             try:
-                with _long_fields:
-                    cells = [cell.strip() for cell in next(self._lines(), (1, []))[1]]
-            except ImportRejectedError as error:  # Quoted cells can not be read with another delimiter than theirs.
-                refusal = error
+                with _raised_field_limit:
+                    cells = [cell.strip() for cell in next(self._rows(), (1, []))[1]]
+            except ImportRejectedError as error:  # Quoted cells cannot be read with the wrong delimiter.
+                rejection = error
             else:
                 candidates.append((len(known.intersection(cells)), len(cells), self._delimiter, cells))
         if not candidates:
-            raise refusal
+            raise rejection
         *_, delimiter, header = max(candidates, key=lambda candidate: candidate[:2])
         return delimiter, header
 
@@ -91,19 +97,19 @@ def _fields(header: Sequence[str], columns: Mapping[str, str | None]) -> list[st
     for name in header:
         field = columns.get(name, name)
         if field is not None and field not in COLUMNS:
-            report.reject(1, name, None, "is no column of ours: name the field it is for in `columns`, or None")
+            report.reject(1, name, None, "unknown column: map it to a field in `columns`, or to None to ignore it")
         elif field is not None and field in seen:
-            report.reject(1, name, None, f"is a second column for {field}")
+            report.reject(1, name, None, f"second column for {field}: map only one column to it")
         elif times[name] > 1:
-            report.reject(1, name, None, "stands twice in the header")
+            report.reject(1, name, None, "appears more than once in the header: rename or remove the others")
         fields.append(field)
         seen.add(field)
     for name in columns.keys() - set(header):
-        report.reject(1, name, None, "is missing in the header")
+        report.reject(1, name, None, "missing from the header: correct or remove the name in `columns`")
     if not header:
-        report.reject(1, None, None, f"is no header: {_NO_HEADER}")
+        report.reject(1, None, None, _NO_HEADER)
     elif not any(fields) and not report.rejections:
-        report.reject(1, None, None, "no column is one of ours")
+        report.reject(1, None, None, "no column to import: map at least one column to a field")
     if report.rejections:
         raise ImportRejectedError(report)
     return fields
@@ -116,24 +122,24 @@ def _rejected(line: int, reason: str) -> ImportRejectedError:
 
 
 class _FieldLimit:
-    """Raises the csv module's limit while any thread reads: it is the whole process's, and put back by the last one."""
+    """Raises the field size limit of the csv module, which is global, while at least one thread reads a file."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._readers = 0
-        self._limit = 0
+        self._previous_limit = 0
 
     def __enter__(self) -> None:
         with self._lock:
             if not self._readers:
-                self._limit = csv.field_size_limit(_LONGEST_FIELD)
+                self._previous_limit = csv.field_size_limit(_FIELD_SIZE_LIMIT)
             self._readers += 1
 
     def __exit__(self, *error: object) -> None:
         with self._lock:
             self._readers -= 1
             if not self._readers:
-                csv.field_size_limit(self._limit)
+                csv.field_size_limit(self._previous_limit)
 
 
-_long_fields = _FieldLimit()
+_raised_field_limit = _FieldLimit()

@@ -1,4 +1,4 @@
-"""The rows of a file on their way in: what was read, what is wrong with it, and whom it is about."""
+"""The rows of a file: their values, their keys, and the reasons why they are rejected."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -14,10 +14,10 @@ from ...models import PetUpdate, UserUpdate
 from ..statements.chunks import mapped
 from ..statements.filters import FILTER_CONFIG
 from .cell_parsing import CellReader
-from .file_format import OWNER, CSVFile, Line
-from .key_index import OWNER_KEYS, Key, Ledger
+from .file_format import OWNER, CSVFile, NumberedRow
+from .key_index import OWNER_KEYS, Key, KeyIndex
 
-_KEYS: dict[str, TypeAdapter[Any]] = {
+_KEY_TYPES: dict[str, TypeAdapter[Any]] = {
     "external_ref": TypeAdapter(ExternalRef, config=FILTER_CONFIG),
     "microchip": TypeAdapter(Microchip, config=FILTER_CONFIG),
     "email": TypeAdapter(Email, config=FILTER_CONFIG),
@@ -27,121 +27,125 @@ PET_KEYS = ("external_ref", "microchip")
 
 @dataclass(slots=True, eq=False)
 class ImportedOwner:
-    """An owner of some rows of a batch, as it is stored, or new; `values` are to be written."""
+    """The owner of some rows of a batch: the values to write, and the stored user, which is None for a new owner."""
 
     values: dict[str, Any]
     stored: dict[str, Any] | None = None
     is_new: bool = False
     is_counted: bool = False
-    cells: str | None = None  # What tells an owner without a key from another one.
+    keyless_text: str | None = None  # The owner_text() of a new owner without a key.
 
 
 @dataclass(slots=True, eq=False)
 class ImportedRow:
-    """A row of the file; `stored` is the pet that it is about, None where that is new, or where there is none."""
+    """A row of the file; `stored` is the pet that it matches, None if the pet is new or the row has no pet."""
 
     line: int
-    texts: list[str]
-    pet: dict[str, Any]
-    owner_cells: dict[str, Any]
+    cells: list[str]
+    pet_values: dict[str, Any]
+    owner_values: dict[str, Any]
     pet_keys: Sequence[Key] = ()
     owner_keys: Sequence[Key] = ()
     stored: dict[str, Any] | None = None
     owner: ImportedOwner | None = None
-    bad_fields: tuple[str | None, ...] = ()
+    rejected_fields: tuple[str | None, ...] = ()  # None stands for the row as a whole.
 
 
 class ImportedFile:
-    """Reads the rows, and reports what is wrong with them."""
+    """Reads the rows of a file, and reports those that are rejected."""
 
-    def __init__(self, file: CSVFile, cells: CellReader, ledger: Ledger) -> None:
+    def __init__(self, file: CSVFile, cell_reader: CellReader, key_index: KeyIndex) -> None:
         self.report = ImportReport()
-        self.ledger = ledger
+        self.key_index = key_index
         self._file = file
-        self._cells = cells
+        self._cell_reader = cell_reader
         self._sorted = 0
 
-    async def look_ahead(self, *, counted: bool) -> None:
-        """Read the keys of the whole file: what two rows claim is refused to both."""
-        if not counted and not {*PET_KEYS, *(OWNER + name for name in OWNER_KEYS)}.intersection(self._file.fields):
+    async def build_key_index(self, *, count_rows: bool) -> None:
+        """Read the keys of the whole file, because a key on two lines rejects both of them."""
+        key_fields = {*PET_KEYS, *(OWNER + name for name in OWNER_KEYS)}
+        if not count_rows and not key_fields.intersection(self._file.fields):
             return
         for batch in self.batches():
-            await mapped(self._claim, batch)
-            self.ledger.rows += len(batch)
-        await self.ledger.settle()
+            await mapped(self._index_row, batch)
+            self.key_index.row_count += len(batch)
+        await self.key_index.build()
 
-    def batches(self) -> Iterator[list[Line]]:
-        """Yield the lines that are not blank, a batch of them at a time, from the first one on."""
+    def batches(self) -> Iterator[list[NumberedRow]]:
+        """Yield all rows that are not blank, in batches; each call starts at the first row."""
         return self._file.batches()
 
-    async def read(self, batch: Iterable[Line]) -> list[ImportedRow]:
-        """Return the rows of a batch, less those that are no rows."""
-        return list(filter(None, await mapped(self._read, batch)))
+    async def read(self, batch: Iterable[NumberedRow]) -> list[ImportedRow]:
+        """Return the rows of a batch that have the right number of cells, and reject the others."""
+        return list(filter(None, await mapped(self._read_row, batch)))
 
     def sort_rejections(self) -> None:
-        """Bring what a batch was rejected for in the order of the lines."""
+        """Sort the rejections of the last batch by line."""
         rejections = self.report.rejections
         rejections[self._sorted :] = sorted(rejections[self._sorted :], key=attrgetter("line"))
         self._sorted = len(rejections)
 
-    def one(
+    def find_stored(
         self, row: ImportedRow, keys: Sequence[Key], stored: dict[Key, dict[str, Any]], prefix: str
     ) -> dict[str, Any] | None:
-        """Return what the keys find; where they find two, reject the row."""
+        """Return the stored row that the keys match; reject the row if they match two."""
         matches = [stored[key] for key in keys if key in stored]
         if matches and matches[-1] is not matches[0]:
-            self.reject(row, prefix + keys[-1][0], "belongs to another one than external_ref")
+            reason = "matches a different row than external_ref: correct one of the two keys"
+            self.reject(row, prefix + keys[-1][0], reason)
         for name, value in keys:
-            # Where both rows are in one batch, they are of the same pet or owner.
-            if (name, value) not in stored and self.ledger.is_given_up((prefix + name, value)):
-                self.reject(row, prefix + name, "is the key of a stored row, in which another line changes it")
+            # Within one batch, `stored` still has the key.
+            if (name, value) not in stored and self.key_index.is_replaced((prefix + name, value)):
+                reason = "is the old key of a stored row, which another line replaces: use the new key"
+                self.reject(row, prefix + name, reason)
         return matches[0] if matches else None
 
     def rejecting(self, row: ImportedRow, prefix: str) -> "_Rejecting":
-        """Reject the row for what a shape refuses inside a `with`."""
+        """Return a context manager that rejects the row for a ValidationError or a ValueError."""
         return _Rejecting(self, row, prefix)
 
     def reject(self, row: ImportedRow, name: str | None, reason: str) -> None:
-        """Reject the row for one of its fields, or as a whole."""
-        if not row.bad_fields:
+        """Reject the row for one of its fields, or as a whole if `name` is None."""
+        if not row.rejected_fields:
             self.report.rejected += 1
-        if name not in row.bad_fields:  # What is refused already would now be reported missing.
-            column, text = self._file.cell(row.texts, name)
+        if name not in row.rejected_fields:  # A rejected cell has no value, and would also be reported as missing.
+            column, text = self._file.cell(row.cells, name)
             self.report.reject(row.line, column, text, reason)
-        row.bad_fields = (*row.bad_fields, name)
+        row.rejected_fields = (*row.rejected_fields, name)
 
-    def _claim(self, numbered: Line) -> None:
-        line, texts = numbered
-        if len(texts) == len(self._file.header):
-            pet, owner, _ = self._cells.read(texts)
-            self.ledger.claim(line, _keys(pet, PET_KEYS), _keys(owner, OWNER_KEYS), owner)
+    def _index_row(self, numbered: NumberedRow) -> None:
+        line, cells = numbered
+        if len(cells) == len(self._file.header):
+            pet, owner, _ = self._cell_reader.read(cells)
+            self.key_index.add_row(line, _keys(pet, PET_KEYS), _keys(owner, OWNER_KEYS), owner)
 
-    def _read(self, numbered: Line) -> ImportedRow | None:
-        line, texts = numbered
-        if len(texts) != len(self._file.header):
-            self.report.reject(line, None, None, f"has {len(texts)} cells, not {len(self._file.header)}")
+    def _read_row(self, numbered: NumberedRow) -> ImportedRow | None:
+        line, cells = numbered
+        if len(cells) != len(self._file.header):
+            reason = f"has {len(cells)} cells instead of {len(self._file.header)}: add or remove cells"
+            self.report.reject(line, None, None, reason)
             self.report.rejected += 1
             return None
-        pet, owner_cells, bad = self._cells.read(texts)
-        row = ImportedRow(line, texts, pet, owner_cells)
-        for name, reason in bad:
+        pet_values, owner_values, bad_cells = self._cell_reader.read(cells)
+        row = ImportedRow(line, cells, pet_values, owner_values)
+        for name, reason in bad_cells:
             self.reject(row, name, reason)
-        row.pet_keys = _keys(row.pet, PET_KEYS)
+        row.pet_keys = _keys(row.pet_values, PET_KEYS)
         for key in row.pet_keys:
-            if (other := self.ledger.other_claim(line, key)) is not None:
-                self.reject(row, key[0], f"is claimed by line {other}, too")
-        if row.owner_cells and _keys(row.owner_cells, OWNER_KEYS):
-            row.owner_cells, contradiction = self.ledger.whole_owner(line, row.owner_cells)
-            row.owner_keys = _keys(row.owner_cells, OWNER_KEYS)
+            if (other := self.key_index.other_line_with(key, line)) is not None:
+                self.reject(row, key[0], f"is also on line {other}: give each key of a pet on one line only")
+        if row.owner_values and _keys(row.owner_values, OWNER_KEYS):
+            row.owner_values, contradiction = self.key_index.merged_owner(line, row.owner_values)
+            row.owner_keys = _keys(row.owner_values, OWNER_KEYS)
             if contradiction is not None:
                 name, *lines = contradiction
-                reason = f"differs between lines {lines[0]} and {lines[1]}, which have one owner"
+                reason = f"differs between lines {lines[0]} and {lines[1]} of the same owner: give one value on both"
                 self.reject(row, OWNER + name, reason)
         return row
 
 
 class _Rejecting:
-    """A context manager of contextlib's takes three times as long, and each row is in two of them."""
+    """A class, because contextlib's context managers take three times as long, and each row enters two of them."""
 
     __slots__ = ("_file", "_prefix", "_row")
 
@@ -164,18 +168,18 @@ class _Rejecting:
         return isinstance(error, ValueError)
 
 
-def given(changes: UserUpdate | PetUpdate) -> dict[str, Any]:
-    """Return what an Update shape gives; a blank cell, or one in which nothing can be seen, changes nothing."""
+def non_blank_values(changes: UserUpdate | PetUpdate) -> dict[str, Any]:
+    """Return the values of an Update shape without None: a blank cell changes nothing."""
     return {name: value for name in changes.model_fields_set if (value := getattr(changes, name)) is not None}
 
 
 def _keys(values: dict[str, Any], names: Iterable[str]) -> Sequence[Key]:
-    """Return the keys of a row, normalised there, too; what is no valid key is refused later."""
+    """Return the valid keys in these values, and normalise them in place; an invalid key is rejected later."""
     keys: Sequence[Key] = ()
     for name in names:
         if name in values:
             with suppress(ValidationError):
-                if (key := _KEYS[name].validate_python(values[name])) is not None:
+                if (key := _KEY_TYPES[name].validate_python(values[name])) is not None:
                     values[name] = key
                     keys = (*keys, (name, key))
     return keys

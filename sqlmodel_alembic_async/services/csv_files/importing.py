@@ -1,4 +1,4 @@
-"""Import: the rows of a CSV file become pets and owners, matched by their keys, or are rejected with a reason."""
+"""Import pets and their owners from a CSV file."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,15 +12,15 @@ from .batch_import import BatchImport
 from .cell_parsing import CellReader, PlaceholderNames
 from .file_format import CSVFile
 from .file_rows import ImportedFile
-from .key_index import Ledger
-from .sources import Source, opened
+from .key_index import KeyIndex
+from .sources import TextSource, open_source
 
 Progress = bool | Callable[[int], object] | None
 
 
 async def import_pets(
     session: AsyncSession,
-    source: Source,
+    source: TextSource,
     *,
     columns: Mapping[str, str | None] | None = None,
     date_format: str | None = None,
@@ -29,28 +29,51 @@ async def import_pets(
     dry_run: bool = False,
     progress: Progress = None,
 ) -> ImportReport:
-    """Import pets and their owners from a CSV file, a path or an open text file, in a savepoint.
+    """Import pets and their owners from a CSV file, in a savepoint, and report what happened to each row.
 
-    A row is matched by external_ref, then by microchip (a pet) or e-mail (an owner); a blank cell changes nothing.
-    Any rejected row raises ImportRejectedError with the report, and nothing is written, unless `keep_going`.
-    `columns` names the field for a header that is not ours, None to ignore it; `date_format` is strptime's.
+    A row matches a stored pet by external_ref, then by microchip. An owner matches by external_ref, then by e-mail,
+    or as the stored owner of the pet. Without a match, a new row is added. A blank cell changes nothing.
 
-    A stored row is locked before it is changed, and changed only at the version that was read. An open file is left
-    where it was, so that it can be imported again; a pipe can be read only once.
+    On a server, stored rows are locked before they are updated, and the locks last until the end of the transaction.
+    The file is read twice: a pipe or another stream is copied to a temporary file first. Memory does not grow with
+    the number of rows, but does with the number of rejections.
+
+    Args:
+        session: The session; pending changes are flushed first.
+        source: A path, read as UTF-8, or a file opened in text mode, which gets its position back.
+        columns: Maps a header of the file to a field, or to None to ignore the column. Headers that are names of
+            fields need no entry.
+        date_format: The strptime format of dates; ISO dates are accepted too, unless the format reads them as other
+            dates. None accepts ISO dates only. A birth date may also be a year alone.
+        placeholder_names: "reject" rejects names such as "unknown" or "-"; "keep" accepts them.
+        keep_going: Write the accepted rows even if others are rejected.
+        dry_run: Roll everything back at the end; the report is the same.
+        progress: True shows a bar (needs tqdm); a function is called after each batch with the number of rows done.
 
     Raises:
-        ImportRejectedError: The file, or a row of it, can not be imported.
-        TransactionConflictError: Another transaction changed a row, stored a key, or deleted an owner meanwhile.
-        StorageError: The temporary storage, or that of the database, is full.
+        ImportRejectedError: The file cannot be read, or a row is rejected and `keep_going` is false. Nothing is
+            written, and the error's `report` has the reasons.
+        TransactionConflictError: Another transaction changed a row, added a key or deleted an owner in the meantime.
+        StorageError: The temporary storage or the storage of the database is full or cannot be used.
+        DatabaseError: The database failed, or the session is closed or used by another task.
+        AlreadyExistsError: A pending change repeats a key, or a unique index of the host application is stricter.
+        UserNotFoundError: A pending change refers to an owner who does not exist.
+        InvalidValueError: A constraint of the host application refuses a value.
+        ValidationError: A pending change is invalid.
+        ValueError: `placeholder_names` or `date_format` is invalid, or the source is closed.
+        UnicodeDecodeError: A stream that can be read only once is not in its encoding.
+        TypeError: The source is opened in binary mode, or `progress` is neither a bool nor a function.
+        OSError: The source cannot be opened or read.
+        ModuleNotFoundError: `progress` is True and tqdm is not installed.
 
     """
     if placeholder_names not in ("reject", "keep"):
         raise ValueError('placeholder_names must be "reject" or "keep"')
-    async with opened(source) as text:
-        table = CSVFile(text, columns or {})
-        cells = CellReader(table.fields, date_format=date_format, placeholder_names=placeholder_names)
-        with Ledger() as ledger:
-            file = ImportedFile(table, cells, ledger)
+    async with open_source(source) as text:
+        csv_file = CSVFile(text, columns or {})
+        cell_reader = CellReader(csv_file.fields, date_format=date_format, placeholder_names=placeholder_names)
+        with KeyIndex() as key_index:
+            file = ImportedFile(csv_file, cell_reader, key_index)
             return await _import(session, file, keep_going=keep_going, dry_run=dry_run, progress=progress)
 
 
@@ -58,20 +81,20 @@ async def _import(
     session: AsyncSession, file: ImportedFile, *, keep_going: bool, dry_run: bool, progress: Progress
 ) -> ImportReport:
     work = BatchImport(session, file)
-    await file.look_ahead(counted=progress is True)
-    with _shown(progress, file.ledger.rows) as show:
+    await file.build_key_index(count_rows=progress is True)
+    with _progress_callback(progress, file.key_index.row_count) as show_progress:
         try:
-            async with savepoint(session) as written:
+            async with savepoint(session) as transaction:
                 for batch in file.batches():
-                    await work.take(await file.read(batch))
-                    show(file.report.rows)
+                    await work.import_rows(await file.read(batch))
+                    show_progress(file.report.rows)
                 if file.report.rejected and not keep_going:
                     raise ImportRejectedError(file.report)
                 if dry_run:
-                    await written.rollback()
+                    await transaction.rollback()
         except (AlreadyExistsError, UserNotFoundError) as error:
             if await work.is_conflict(error):
-                message = "another transaction stored a key, or deleted an owner, of this file meanwhile: try again"
+                message = "another transaction added a key or deleted an owner during the import: try again"
                 raise TransactionConflictError(message) from error.__cause__
             raise
     if not dry_run:
@@ -81,14 +104,14 @@ async def _import(
 
 
 @contextmanager
-def _shown(progress: Progress, total: int) -> Iterator[Callable[[int], object]]:
+def _progress_callback(progress: Progress, total: int) -> Iterator[Callable[[int], object]]:
     if progress is not True:
         yield progress or (lambda done: None)
         return
     try:
         from tqdm.auto import tqdm  # type: ignore[import-untyped]  # it has no types of its own
     except ModuleNotFoundError:
-        hint = "tqdm is not installed: pip install 'sqlmodel-alembic-async[progress]'"
+        hint = "tqdm is not installed: run pip install 'sqlmodel-alembic-async[progress]'"
         raise ModuleNotFoundError(hint, name="tqdm") from None
     with tqdm(total=total, unit=" rows") as bar:
         yield lambda done: bar.update(done - bar.n)

@@ -1,4 +1,4 @@
-"""Files to read: a path, an open text file, or a source that can be read only once."""
+"""The sources of an import: a path, an open text file, or a stream that can be read only once."""
 
 import os
 import select
@@ -10,27 +10,27 @@ from contextlib import asynccontextmanager, suppress
 from tempfile import TemporaryFile
 from typing import TextIO, cast
 
-from .key_index import temporary_storage
-from .threads import started
+from .key_index import temporary_storage_errors
+from .threads import run_in_thread
 
-Source = str | os.PathLike[str] | TextIO
+TextSource = str | os.PathLike[str] | TextIO
 
-_PIECE = 2**16
-MOMENT = 0.05  # Seconds between two looks at whether a copy is still wanted.
-_LONGEST_CHARACTER = 16  # Bytes, in any encoding, a byte order mark before it included.
+_READ_SIZE = 2**16  # Characters.
+POLL_INTERVAL = 0.05  # Seconds between two checks whether a copy was cancelled.
+_MAX_CHARACTER_BYTES = 16  # In any encoding, with a byte order mark before the character.
 
 
 @asynccontextmanager
-async def opened(source: Source) -> AsyncIterator[TextIO]:
-    """Open a path, or give an open text file, as a file that can be read twice; an open file is left where it was."""
+async def open_source(source: TextSource) -> AsyncIterator[TextIO]:
+    """Yield the source as a file that can be read twice; restore the position of a file that was already open."""
     if isinstance(source, str | os.PathLike):
-        with _open(source) as file:
-            async with opened(file) as text:
+        with _open_path(source) as file:
+            async with open_source(file) as text:
                 yield text
     elif not isinstance(source.read(0), str):
-        raise TypeError("expected a file that is opened as text")
-    elif (start := _place_in(source)) is None:
-        async with _copied(source) as text:
+        raise TypeError("the source must be a path or a file opened in text mode, not in binary mode")
+    elif (start := _position_of(source)) is None:
+        async with _temporary_copy(source) as text:
             yield text
     else:
         try:
@@ -39,44 +39,44 @@ async def opened(source: Source) -> AsyncIterator[TextIO]:
             source.seek(start)
 
 
-def _open(path: str | os.PathLike[str]) -> TextIO:
-    return open(path, encoding="utf-8-sig", newline="", opener=WITHOUT_WAITING)
+def _open_path(path: str | os.PathLike[str]) -> TextIO:
+    return open(path, encoding="utf-8-sig", newline="", opener=NONBLOCKING_OPENER)
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
+def _open_nonblocking(path: str, flags: int) -> int:
     descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
     os.set_blocking(descriptor, True)
     return descriptor
 
 
-# The `opener` of a named pipe, for which open() would wait until it has another end.
-WITHOUT_WAITING = _open_without_waiting if hasattr(os, "O_NONBLOCK") else None
+# Without it, open() blocks on a named pipe until the other end is open.
+NONBLOCKING_OPENER = _open_nonblocking if hasattr(os, "O_NONBLOCK") else None
 
 
-def _place_in(file: TextIO) -> int | None:
-    """Return where a file stands; None for a pipe, and for a file of which a for loop has read the first lines."""
+def _position_of(file: TextIO) -> int | None:
+    """Return the position in a file; None for a pipe, and for a file that a `for` loop has begun to read."""
     try:
-        place = file.tell()
-        file.seek(place)
+        position = file.tell()
+        file.seek(position)
     except OSError:
         return None
-    return place
+    return position
 
 
 @asynccontextmanager
-async def _copied(source: TextIO) -> AsyncIterator[TextIO]:
-    # On a thread, for the source may wait for what this event loop is yet to write.
-    is_given_up = threading.Event()
-    with temporary_storage():
+async def _temporary_copy(source: TextIO) -> AsyncIterator[TextIO]:
+    # Copy on a thread: the source may wait for data that this event loop writes later.
+    is_cancelled = threading.Event()
+    with temporary_storage_errors():
         copy = _temporary_file()
     try:
-        await started(lambda: _copy(source, copy, is_given_up))
-        with temporary_storage():
+        await run_in_thread(lambda: _copy(source, copy, is_cancelled))
+        with temporary_storage_errors():
             copy.seek(0)
         yield copy
     finally:
-        is_given_up.set()
-        with suppress(OSError):  # What could not be written is not needed any more.
+        is_cancelled.set()
+        with suppress(OSError):  # close() writes the buffer, which is no longer needed.
             copy.close()
 
 
@@ -84,14 +84,14 @@ def _temporary_file() -> TextIO:
     return cast(TextIO, TemporaryFile("w+", encoding="utf-8", errors="surrogatepass", newline=""))
 
 
-def _copy(source: TextIO, copy: TextIO, is_given_up: threading.Event) -> None:
-    for piece in _pieces(source, is_given_up):
-        with temporary_storage():
-            copy.write(piece)
+def _copy(source: TextIO, copy: TextIO, is_cancelled: threading.Event) -> None:
+    for text in _read_parts(source, is_cancelled):
+        with temporary_storage_errors():
+            copy.write(text)
 
 
-def _pieces(source: TextIO, is_given_up: threading.Event) -> Iterator[str]:
-    """Yield the text of a source. A pipe is never waited for in read(): meanwhile its owner could not close it."""
+def _read_parts(source: TextIO, is_cancelled: threading.Event) -> Iterator[str]:
+    """Yield the text of a source; never block in the read() of a pipe, because its owner could not close it then."""
     if is_pipe(source):
         from fcntl import ioctl  # Not every system has it.
         from termios import FIONREAD
@@ -100,20 +100,20 @@ def _pieces(source: TextIO, is_given_up: threading.Event) -> Iterator[str]:
         poll.register(source, select.POLLIN)
         has_ended = False
         while not has_ended:
-            if is_given_up.is_set():
+            if is_cancelled.is_set():
                 return
-            for _, events in poll.poll(MOMENT * 1000):
+            for _, events in poll.poll(POLL_INTERVAL * 1000):
                 has_ended = bool(events & select.POLLHUP)
                 ready = int.from_bytes(ioctl(source, FIONREAD, bytes(4)), sys.byteorder)
-                if ready >= _LONGEST_CHARACTER:
-                    yield source.read(ready // _LONGEST_CHARACTER)
+                if ready >= _MAX_CHARACTER_BYTES:
+                    yield source.read(ready // _MAX_CHARACTER_BYTES)
                 elif not has_ended:
-                    is_given_up.wait(MOMENT)  # A part of a character would be waited for.
-    yield from iter(lambda: source.read(_PIECE), "")
+                    is_cancelled.wait(POLL_INTERVAL)  # read() would block on an incomplete character.
+    yield from iter(lambda: source.read(_READ_SIZE), "")
 
 
 def is_pipe(file: TextIO) -> bool:
-    """Tell whether a file is a pipe of which can be asked whether it is ready."""
+    """Tell whether a file is a pipe, on a system that can poll it."""
     try:
         return hasattr(select, "poll") and stat.S_ISFIFO(os.fstat(file.fileno()).st_mode)
     except (OSError, AttributeError):  # It has no descriptor.

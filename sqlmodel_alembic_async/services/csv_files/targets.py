@@ -1,4 +1,4 @@
-"""Where an export is written to: a path, whose file is replaced in the end, or an open text file."""
+"""The targets of an export: a path, whose file is replaced at the end, or an open text file."""
 
 import asyncio
 import errno
@@ -11,49 +11,50 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TextIO
 
-from .sources import MOMENT, WITHOUT_WAITING, Source, is_pipe
-from .threads import started
+from .sources import NONBLOCKING_OPENER, POLL_INTERVAL, is_pipe
+from .threads import run_in_thread
 
+TextTarget = str | os.PathLike[str] | TextIO
 Write = Callable[[str], Awaitable[object]]
 
-_LONGEST_CHARACTER = 8  # Bytes, in any encoding.
+_MAX_CHARACTER_BYTES = 8  # In any encoding.
 
 
 @asynccontextmanager
-async def writable(target: Source) -> AsyncIterator[Write]:
-    """Give the function that writes a text to the target."""
+async def open_target(target: TextTarget) -> AsyncIterator[Write]:
+    """Yield the function that writes a text to the target."""
     if not isinstance(target, str | os.PathLike):
         async with _writing_to(target) as write:
             yield write
         return
     path = Path(target)
-    with _replaced(path) if _can_be_replaced(path) else await _opened(path) as file:
+    with _replacing(path) if _can_be_replaced(path) else await _open_pipe(path) as file:
         async with _writing_to(file) as write:
             yield write
 
 
 def _can_be_replaced(path: Path) -> bool:
-    return path.is_file() or not path.exists()  # Else it is a device, or a pipe.
+    return path.is_file() or not path.exists()  # Else it is a device or a pipe.
 
 
-async def _opened(path: Path) -> TextIO:
+async def _open_pipe(path: Path) -> TextIO:
     while True:
         try:
-            return _open(path)
+            return _open_path(path)
         except OSError as error:
-            if error.errno != errno.ENXIO:
+            if error.errno != errno.ENXIO:  # A pipe without a reader.
                 raise
-        await asyncio.sleep(MOMENT)  # Until the pipe has a reader.
+        await asyncio.sleep(POLL_INTERVAL)
 
 
-def _open(path: Path) -> TextIO:
-    return open(path, "w", encoding="utf-8", newline="", opener=WITHOUT_WAITING)
+def _open_path(path: Path) -> TextIO:
+    return open(path, "w", encoding="utf-8", newline="", opener=NONBLOCKING_OPENER)
 
 
 @contextmanager
-def _replaced(path: Path) -> Iterator[TextIO]:
-    path = path.resolve()  # What a link points to is replaced, not the link.
-    # Who exports again must not lose the last export where this one fails.
+def _replacing(path: Path) -> Iterator[TextIO]:
+    path = path.resolve()  # Replace the file that a link points to, not the link.
+    # A failed export must leave the file of the last export unchanged.
     with NamedTemporaryFile("w", encoding="utf-8", newline="", dir=path.parent, delete=False) as part:
         try:
             yield part  # type: ignore[misc]  # it is a text file
@@ -66,29 +67,29 @@ def _replaced(path: Path) -> Iterator[TextIO]:
 
 @asynccontextmanager
 async def _writing_to(file: TextIO) -> AsyncIterator[Write]:
-    is_given_up = threading.Event()
+    is_cancelled = threading.Event()
 
     async def write(text: str) -> None:
         if is_pipe(file):
-            # On a thread, for the pipe may be full until this event loop reads from it.
-            await started(lambda: _write_to_pipe(file, text, is_given_up))
+            # Write on a thread: the pipe may stay full until this event loop reads from it.
+            await run_in_thread(lambda: _write_to_pipe(file, text, is_cancelled))
         else:
             file.write(text)
 
     try:
         yield write
     finally:
-        is_given_up.set()
+        is_cancelled.set()
 
 
-def _write_to_pipe(pipe: TextIO, text: str, is_given_up: threading.Event) -> None:
-    """Write as much at a time as the pipe takes without waiting: meanwhile its owner could not close it."""
+def _write_to_pipe(pipe: TextIO, text: str, is_cancelled: threading.Event) -> None:
+    """Write without blocking in write(), because the pipe's owner could not close it then."""
     poll = select.poll()
     poll.register(pipe, select.POLLOUT)
-    size = select.PIPE_BUF // _LONGEST_CHARACTER
+    size = select.PIPE_BUF // _MAX_CHARACTER_BYTES
     for start in range(0, len(text), size):
-        while not poll.poll(MOMENT * 1000):
-            if is_given_up.is_set():
+        while not poll.poll(POLL_INTERVAL * 1000):
+            if is_cancelled.is_set():
                 return
         pipe.write(text[start : start + size])
         pipe.flush()

@@ -1,1 +1,1 @@
-"""Rows that may describe the same user or the same pet."""
+"""Find rows that may describe the same user or the same pet."""

@@ -1,4 +1,8 @@
-"""When two rows may be one: the keys that they share, and the reason that each key gives. No database is asked here."""
+"""What makes two rows duplicates: the keys that they share, without any SQL.
+
+search.py selects the candidates for a new row with the same rules in SQL: change _user_candidates() and
+_pet_candidates() there together with _user_keys() and _pet_keys() here.
+"""
 
 import re
 from collections import defaultdict
@@ -22,9 +26,9 @@ DuplicateReason = Literal[
     "name_and_email",
     "name_species_and_birth_date",
 ]
-Key = tuple[DuplicateReason, str]
+Key = tuple[DuplicateReason, str]  # A reason, and the text that two rows must share for it.
 
-# What each reason weighs; reasons are told in this order.
+# The weight of each reason, in the order in which reasons are listed.
 _WEIGHTS: dict[DuplicateReason, int] = {
     "microchip": 5,
     "name_and_microchip": 4,
@@ -36,21 +40,21 @@ _WEIGHTS: dict[DuplicateReason, int] = {
     "name_and_email": 1,
     "name_species_and_birth_date": 1,
 }
-_OF_CHIPS: set[DuplicateReason] = {"microchip", "name_and_microchip"}
+_MICROCHIP_REASONS: set[DuplicateReason] = {"microchip", "name_and_microchip"}
 
-# What more rows than this have in common is a placeholder ("walk-in customer", "unknown"), and tells nothing.
-MOST_ALIKE = 100
+# A key that more rows share is a placeholder, such as "walk-in customer", and no reason.
+MAX_GROUP_SIZE = 100
 
 _SHARDS = 64
 
 GMAIL = "gmail.com"
 GMAIL_DOMAINS = (GMAIL, "googlemail.com")
 
-ISO_LENGTH = 15  # of a microchip's number
+ISO_LENGTH = 15  # Digits of a microchip number.
 _LEGACY_LENGTH = 9
 _MICROCHIP: TypeAdapter[str | None] = TypeAdapter(Microchip, config=FILTER_CONFIG)
 _WRITTEN_CHIP = re.compile(r"(?<![0-9])[0-9](?:[\s.*-]{0,3}[0-9]){14}(?![0-9])")
-_PHONE_LENGTH = 7  # Without a country's and an area's code, which one types and another leaves out.
+_PHONE_LENGTH = 7  # Digits without country and area code, which are often left out.
 _NO_DIGIT = re.compile(r"\D")
 _EXTENSION = re.compile(r"(?<=\d)[\s,.(]*(?:x|ext|#|;).*", re.DOTALL)
 _SEPARATORS_OF_LOCAL_PART = re.compile(r"[._-]")
@@ -58,7 +62,7 @@ _ZIP_PLUS_FOUR = re.compile(r"([0-9]{5})[0-9]{4}")
 
 
 class Member(NamedTuple):
-    """A row, and what of it decides whether a key that it shares counts."""
+    """The properties of a row that decide whether a shared key counts."""
 
     id: int
     chip_length: int
@@ -66,18 +70,18 @@ class Member(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Rows that may be one: all of them have all of these keys."""
+    """Rows that may be duplicates: each of them has all of these keys."""
 
     ids: tuple[int, ...]
     keys: frozenset[Key]
     reasons: tuple[DuplicateReason, ...]
 
 
-class Index:
-    """Rows by their keys: no pair of rows is compared, and a row costs a few hundred bytes.
+class DuplicateIndex:
+    """Rows by key; it compares no pairs of rows, and takes a few hundred bytes for each row.
 
-    A dictionary that grows is copied, and the garbage collector visits what may refer to something: so there are many
-    small ones, which hold numbers.
+    It has many small dictionaries, because a dictionary is copied when it grows. They hold numbers instead of objects,
+    because the garbage collector does not visit numbers.
     """
 
     def __init__(self) -> None:
@@ -85,39 +89,39 @@ class Index:
         self._shared: list[dict[Key, tuple[int, ...]]] = _shards()
 
     def add(self, member: Member, keys: Iterable[Key]) -> None:
-        """Note the keys of a row, each of them given once."""
+        """Add a row; `keys` must not repeat a key."""
         number = _packed(member)
         for reason, text in keys:
             shard = hash(text) % _SHARDS
             first = self._first[reason][shard].setdefault(text, number)
             if first != number:
                 numbers = self._shared[shard].get((reason, text), (first,))
-                if len(numbers) <= MOST_ALIKE:
+                if len(numbers) <= MAX_GROUP_SIZE:
                     self._shared[shard][reason, text] = (*numbers, number)
 
     def take_groups(self) -> list[Group]:
-        """Return the rows that share a key, strongest first, and let go of all rows, which takes its time, too."""
+        """Return the groups of rows that share a key, highest score first, and empty the index."""
         shared: dict[Key, list[Member]] = {}
         for shard in self._shared:
-            found_in = {key: numbers for key, numbers in shard.items() if len(numbers) <= MOST_ALIKE}
-            shared |= {key: list(map(_unpacked, sorted(numbers))) for key, numbers in found_in.items()}
+            kept = {key: numbers for key, numbers in shard.items() if len(numbers) <= MAX_GROUP_SIZE}
+            shared |= {key: list(map(_unpacked, sorted(numbers))) for key, numbers in kept.items()}
             shard.clear()
         for shards in self._first.values():
             for first in shards:
                 first.clear()
-        of_member: dict[Member, set[Key]] = defaultdict(set)
+        keys_of_member: dict[Member, set[Key]] = defaultdict(set)
         for key, members in shared.items():
             for member in members:
-                of_member[member].add(key)
-        found: dict[tuple[int, ...], Group] = {}
+                keys_of_member[member].add(key)
+        groups: dict[tuple[int, ...], Group] = {}
         for (reason, _), members in shared.items():
             ids = tuple(member.id for member in members)
-            if ids not in found:
-                keys = frozenset.intersection(*(frozenset(of_member[member]) for member in members))
-                # Where the key itself does not count, others show these rows in a larger group.
-                if reason in (reasons := agreed(keys, members)):
-                    found[ids] = Group(ids, keys, reasons)
-        return sorted(found.values(), key=lambda group: (-score(group.reasons), group.ids))
+            if ids not in groups:
+                keys = frozenset.intersection(*(frozenset(keys_of_member[member]) for member in members))
+                # If the key itself does not count, other keys put these rows into a larger group.
+                if reason in (reasons := valid_reasons(keys, members)):
+                    groups[ids] = Group(ids, keys, reasons)
+        return sorted(groups.values(), key=lambda group: (-score(group.reasons), group.ids))
 
 
 def _shards() -> list[dict[Any, Any]]:
@@ -132,32 +136,33 @@ def _unpacked(number: int) -> Member:
     return Member(number >> 32, (number & 0xFFFFFFFF) >> 1, bool(number & 1))
 
 
-def agreed(keys: Iterable[Key], members: Sequence[Member]) -> tuple[DuplicateReason, ...]:
-    """Return the reasons that shared keys give, as far as they count for these rows."""
+def valid_reasons(keys: Iterable[Key], members: Sequence[Member]) -> tuple[DuplicateReason, ...]:
+    """Return the reasons of the shared keys that count for these rows."""
     reasons = {reason for reason, _ in keys}
     if all(member.has_species for member in members):
-        reasons.discard("owner_and_name")  # The species are known to agree, or to differ.
+        reasons.discard("owner_and_name")  # "owner_name_and_species" tells whether the species agree.
     if members[0].chip_length and len({member.chip_length for member in members}) == 1:
-        reasons &= _OF_CHIPS  # Each has a number of its own, of the same kind: they are different animals.
+        reasons &= _MICROCHIP_REASONS  # Different numbers of the same kind: these are different animals.
     return tuple(reason for reason in _WEIGHTS if reason in reasons)
 
 
 def score(reasons: Iterable[DuplicateReason]) -> int:
-    """Return how strong these reasons are together."""
+    """Return the sum of the weights of these reasons."""
     return sum(_WEIGHTS[reason] for reason in reasons)
 
 
 def member_of(row: Any) -> Member:
-    """Return what counts of a row, which may be any object with a row's attributes."""
+    """Return the member of a row, which may be any object with the attributes of a row."""
     return Member(row.id, len(getattr(row, "microchip", None) or ""), bool(getattr(row, "species", None)))
 
 
 def keys_of(model: type[User] | type[Pet], row: Any) -> frozenset[Key]:
-    """Return the keys of a row, which may be any object with a row's attributes."""
+    """Return the keys of a row, which may be any object with the attributes of a row."""
     return frozenset(_KEYS[model](row))
 
 
 def _user_keys(user: Any) -> Iterator[Key]:
+    # The same rules in SQL: _user_candidates() in search.py.
     name = user.name_key
     if user.phone and (number := _phone_end(user.phone)):
         yield "name_and_phone", f"{name}\0{number}"
@@ -171,6 +176,7 @@ def _user_keys(user: Any) -> Iterator[Key]:
 
 
 def _pet_keys(pet: Any) -> Iterator[Key]:
+    # The same rules in SQL: _pet_candidates() in search.py.
     name = pet.name_key
     for chip in chips_of(pet):
         yield "microchip", chip
@@ -189,24 +195,24 @@ _KEYS: dict[Any, Callable[[Any], Iterator[Key]]] = {User: _user_keys, Pet: _pet_
 
 
 def mailbox_of(email: str) -> tuple[str, str]:
-    """Return the local part and the domain without what does not matter: a +tag, and at Gmail the dots."""
+    """Return the local part and the domain of an address, without a +tag, and at Gmail without dots."""
     local, _, domain = email.rpartition("@")
     local = local.partition("+")[0] or local
     return (local.replace(".", ""), GMAIL) if domain in GMAIL_DOMAINS else (local, domain)
 
 
 def chips_of(pet: Any) -> set[str]:
-    """Return the number of a pet, and the one that was written elsewhere if its own is of the older kinds, or none."""
+    """Return the microchip numbers of a pet; without an ISO number, also the one in its external_ref or notes."""
     chips = {pet.microchip} if pet.microchip else set()
     if len(pet.microchip or "") < ISO_LENGTH:
         written = {chip for text in (pet.external_ref, pet.notes) if text for chip in _chips_in(text)}
-        if len(written) == 1:  # Who mentions several mentions other animals.
+        if len(written) == 1:  # Several numbers belong to several animals.
             chips |= written
     return chips
 
 
 def chip_ends_of(pet: Any) -> set[str]:
-    """Return what an older system may have kept of the numbers: nine digits."""
+    """Return the last nine digits of the numbers, which is what older systems store."""
     return {chip[-_LEGACY_LENGTH:] for chip in chips_of(pet) if chip.isdigit()}
 
 
@@ -215,16 +221,16 @@ def _chips_in(text: str) -> Iterator[str]:
         try:
             yield str(_MICROCHIP.validate_python(written))
         except ValidationError:
-            continue  # Fifteen digits of something else.
+            continue  # The digits are no microchip number.
 
 
 def _phone_end(phone: str) -> str | None:
     digits = _NO_DIGIT.sub("", _EXTENSION.sub("", fold(phone)))
-    end = str(int(digits[-_PHONE_LENGTH:] or 0))  # Digits of any script.
-    return end if len(set(end)) > 1 else None  # 00000 and 5555555 are nobody's.
+    end = str(int(digits[-_PHONE_LENGTH:] or 0))  # int() also reads digits of other scripts.
+    return end if len(set(end)) > 1 else None  # 0000000 and 5555555 are placeholders.
 
 
 def _postal_key(postal_code: str) -> str:
     code = "".join(filter(str.isalnum, fold(postal_code)))
     code = _ZIP_PLUS_FOUR.sub(r"\1", code) if len(code) == 9 else code
-    return code.lstrip("0") if code.isdecimal() else code  # A spreadsheet drops them.
+    return code.lstrip("0") if code.isdecimal() else code  # Spreadsheets drop leading zeros.

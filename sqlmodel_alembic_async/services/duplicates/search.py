@@ -1,4 +1,4 @@
-"""Rows that may be one: found among those that are there, and before another one joins them. Nothing is merged here."""
+"""Find duplicates among stored rows, and refuse a new row that looks like a stored one."""
 
 import asyncio
 from collections import Counter
@@ -21,19 +21,19 @@ from .matching import (
     GMAIL,
     GMAIL_DOMAINS,
     ISO_LENGTH,
-    MOST_ALIKE,
+    MAX_GROUP_SIZE,
+    DuplicateIndex,
     DuplicateReason,
     Group,
-    Index,
     Key,
     Member,
-    agreed,
     chip_ends_of,
     chips_of,
     keys_of,
     mailbox_of,
     member_of,
     score,
+    valid_reasons,
 )
 
 _USER_COLUMNS = ("id", "name_key", "phone", "postal_code", "email")
@@ -46,31 +46,57 @@ _LAST_CHARACTER = chr(0x10FFFF)
 
 @dataclass(frozen=True, slots=True)
 class DuplicateGroup(Generic[Row]):
-    """Rows that may be one, by id: every two of them agree in every one of the reasons."""
+    """Users or pets that may be duplicates of each other; every two of them agree in all of the reasons.
+
+    Attributes:
+        rows: The rows, by id.
+        reasons: Why the rows may be duplicates, the strongest reason first.
+
+    """
 
     rows: list[Row]
     reasons: tuple[DuplicateReason, ...]
 
     @property
     def score(self) -> int:
-        """How strong the reasons are together: from 1 upwards."""
+        """The sum of the weights of the reasons, at least 1; a higher score means a more likely duplicate."""
         return score(self.reasons)
 
 
 async def find_duplicate_users(session: AsyncSession) -> AsyncIterator[DuplicateGroup[User]]:
-    """Yield the users who may be one, archived ones too, strongest first; each group is read when its turn comes.
+    """Yield groups of users who may be duplicates, highest score first; archived users are included.
 
-    What more than 100 users have in common is taken for a placeholder, and left out.
+    It reads all users first, in batches, and keeps a few hundred bytes for each user in memory. It locks nothing and
+    needs no snapshot: the users of a group are read again before the group is yielded, and those that no longer match
+    are left out. A value that more than 100 users share is a placeholder, and no reason.
+
+    Raises:
+        DatabaseError: The database failed, or the session is closed or used by another task.
+        ValidationError: A pending change, which is flushed first, is invalid.
+        ConflictError: A pending change conflicts with stored rows.
+        InvalidValueError: The database refuses a value of a pending change.
+        UserNotFoundError: A pending change refers to an owner who does not exist.
+
     """
     async for group in _find(session, User):
         yield group
 
 
 async def find_duplicate_pets(session: AsyncSession) -> AsyncIterator[DuplicateGroup[Pet]]:
-    """Yield the pets that may be one, archived ones too, strongest first; each group is read when its turn comes.
+    """Yield groups of pets that may be duplicates, highest score first; archived pets are included.
 
-    What more than 100 pets have in common is taken for a placeholder, and left out; so are pets that have different
-    microchips of the same kind.
+    It reads all pets first, in batches, and keeps a few hundred bytes for each pet in memory. It locks nothing and
+    needs no snapshot: the pets of a group are read again before the group is yielded, and those that no longer match
+    are left out. A value that more than 100 pets share is a placeholder, and no reason. Pets with different microchips
+    of the same kind are different pets.
+
+    Raises:
+        DatabaseError: The database failed, or the session is closed or used by another task.
+        ValidationError: A pending change, which is flushed first, is invalid.
+        ConflictError: A pending change conflicts with stored rows.
+        InvalidValueError: The database refuses a value of a pending change.
+        UserNotFoundError: A pending change refers to an owner who does not exist.
+
     """
     async for group in _find(session, Pet):
         yield group
@@ -79,33 +105,33 @@ async def find_duplicate_pets(session: AsyncSession) -> AsyncIterator[DuplicateG
 async def _find(session: AsyncSession, model: type[Row]) -> AsyncIterator[DuplicateGroup[Row]]:
     for batch in _batches(await _groups(session, model)):
         ids = [row_id for group in batch for row_id in group.ids]
-        found = await mapped(partial(_Found.of, model), await key_lookup.fetch_rows(session, model, "id", ids))
-        by_id = {each.member.id: each for each in found}
-        # All of a batch before its first row is handed out: what its receiver commits may have to be read anew.
-        for group in [_as_it_is_now(group, by_id) for group in batch]:
+        found = await mapped(partial(_Candidate.of, model), await key_lookup.fetch_rows(session, model, "id", ids))
+        candidates = {candidate.member.id: candidate for candidate in found}
+        # Complete the whole batch before the first yield: after a commit of the caller, its rows may be expired.
+        for group in [_current_group(group, candidates) for group in batch]:
             if group is not None:
                 yield group
 
 
 async def _groups(session: AsyncSession, model: type[Row]) -> list[Group]:
-    index = Index()
+    index = DuplicateIndex()
     last = 0
     while True:
-        page = await fetch_all(session, _of_keys(model), {"last": last})
+        page = await fetch_all(session, _key_columns_query(model), {"last": last})
         await mapped(lambda row: index.add(member_of(row), keys_of(model, row)), page)
         if len(page) < BATCH_SIZE:
-            # Where half of 100,000 rows are duplicates this takes a second, in which others want to go on.
+            # On a thread: with 50,000 duplicates it takes a second.
             return await asyncio.to_thread(index.take_groups)
         last = page[-1].id
 
 
 def _batches(groups: list[Group]) -> Iterator[list[Group]]:
-    """Yield groups to be read in one statement; a row comes once, for its receiver may merge it with another."""
+    """Yield groups to be read in one statement; a row is in one group only, as the caller may merge it."""
     batch: list[Group] = []
     ids: set[int] = set()
     groups.reverse()
     while groups:
-        group = groups.pop()  # To let go of all of them in the end would take as long as to make them.
+        group = groups.pop()  # Free the groups one by one: freeing them all at the end takes long.
         if len(ids) + len(group.ids) > BATCH_SIZE or not ids.isdisjoint(group.ids):
             yield batch
             batch, ids = [], set()
@@ -115,7 +141,7 @@ def _batches(groups: list[Group]) -> Iterator[list[Group]]:
         yield batch
 
 
-class _Found(NamedTuple):
+class _Candidate(NamedTuple):
     row: Any
     member: Member
     keys: frozenset[Key]
@@ -125,94 +151,94 @@ class _Found(NamedTuple):
         return cls(row, member_of(row), keys_of(model, row))
 
 
-def _as_it_is_now(group: Group, found: dict[int, _Found]) -> DuplicateGroup[Any] | None:
-    # Rows may be gone, or changed, since their keys were read.
-    there = [found[row_id] for row_id in group.ids if row_id in found]
-    alike = [each for each in there if not each.keys.isdisjoint(group.keys)]
+def _current_group(group: Group, candidates: dict[int, _Candidate]) -> DuplicateGroup[Any] | None:
+    # Rows may have been deleted or changed since their keys were read.
+    stored = [candidates[row_id] for row_id in group.ids if row_id in candidates]
+    alike = [candidate for candidate in stored if not candidate.keys.isdisjoint(group.keys)]
     if len(alike) < 2:
         return None
-    shared = frozenset.intersection(*(each.keys for each in alike))
-    reasons = agreed(shared, [each.member for each in alike])
-    return DuplicateGroup([each.row for each in alike], reasons) if reasons else None
+    shared = frozenset.intersection(*(candidate.keys for candidate in alike))
+    reasons = valid_reasons(shared, [candidate.member for candidate in alike])
+    return DuplicateGroup([candidate.row for candidate in alike], reasons) if reasons else None
 
 
 async def refuse_similar(
     session: AsyncSession, model: type[Row], data: UserCreate | PetCreate, on_similar: str
 ) -> None:
-    """Raise SimilarExistsError if there are rows that look like the new one, in one statement that indexes serve."""
+    """Raise SimilarExistsError if stored rows look like the new one; one statement, which uses indexes."""
     if on_similar != "error":
         raise ValueError('on_similar must be "allow" or "error"')
     new = SimpleNamespace(id=0, **new_values(data))
     keys = keys_of(model, new)
     if not keys:
         return
-    condition = _may_be_user(new) if model is User else _may_be_pet(new)
+    condition = _user_candidates(new) if model is User else _pet_candidates(new)
     found = await execution.fetch_all(session, select(model).where(condition).order_by(col(model.id)))
-    of_found = [keys_of(model, row) for row in found]
-    common = Counter(key for own in of_found for key in own)
-    telling = {key for key in keys if common[key] < MOST_ALIKE}
+    found_keys = [keys_of(model, row) for row in found]
+    counts = Counter(key for row_keys in found_keys for key in row_keys)
+    counted = {key for key in keys if counts[key] < MAX_GROUP_SIZE}
     similar = [
         (score(reasons), row)
-        for row, own in zip(found, of_found, strict=True)
-        if (reasons := agreed(telling & own, [member_of(new), member_of(row)]))
+        for row, row_keys in zip(found, found_keys, strict=True)
+        if (reasons := valid_reasons(counted & row_keys, [member_of(new), member_of(row)]))
     ]
     if similar:
         candidates = [row for _, row in sorted(similar, key=lambda pair: -pair[0])]
         raise SimilarExistsError([member_of(row).id for row in candidates], candidates)
 
 
-def _may_be_user(new: Any) -> sa.ColumnElement[bool]:
-    """Return the condition for all users who may share a key with a new one."""
+def _user_candidates(new: Any) -> sa.ColumnElement[bool]:
+    """Return the condition for all users who may share one of the keys of matching._user_keys() with a new user."""
     same_name = col(User.name_key) == new.name_key
     given = [name for name in ("phone", "postal_code", "email") if getattr(new, name)]
     condition = sa.and_(same_name, sa.or_(*(col(getattr(User, name)).is_not(None) for name in given)))
     if not new.email:
         return condition
-    return sa.or_(condition, _may_be_mailbox(*mailbox_of(new.email)))
+    return sa.or_(condition, _mailbox_candidates(*mailbox_of(new.email)))
 
 
-def _may_be_mailbox(local: str, domain: str) -> sa.ColumnElement[bool]:
+def _mailbox_candidates(local: str, domain: str) -> sa.ColumnElement[bool]:
     email: Any = col(User.email)
-    # A range, which every engine's index serves. With dots left out, only the first character is sure.
+    # A range, for which every engine uses the index. At Gmail, a dot may follow the first character.
     start = local[0] if domain == GMAIL else local
-    spelled = sa.func.replace(email, ".", "") if domain == GMAIL else email
+    address = sa.func.replace(email, ".", "") if domain == GMAIL else email
     domains = GMAIL_DOMAINS if domain == GMAIL else (domain,)
     return sa.and_(
         email >= start,
         email < start + _LAST_CHARACTER,
-        spelled.startswith(local, autoescape=True),
+        address.startswith(local, autoescape=True),
         sa.or_(*(email.endswith(f"@{name}", autoescape=True) for name in domains)),
     )
 
 
-def _may_be_pet(new: Any) -> sa.ColumnElement[bool]:
-    """Return the condition for the pets that may share a key with a new one.
+def _pet_candidates(new: Any) -> sa.ColumnElement[bool]:
+    """Return the condition for the pets that may share one of the keys of matching._pet_keys() with a new pet.
 
-    A number in another pet's notes or external_ref is only looked for where the name is the same: no index leads there.
+    The notes and external_ref of another pet are searched for a number only if the names agree, because no index helps.
     """
     conditions: list[sa.ColumnElement[bool]] = []
-    either: list[sa.ColumnElement[bool]] = []
+    if_same_name: list[sa.ColumnElement[bool]] = []
     if new.owner_id is not None:
-        either.append(col(Pet.owner_id) == new.owner_id)
+        if_same_name.append(col(Pet.owner_id) == new.owner_id)
     if new.birth_date:
-        either.append(col(Pet.birth_date) == new.birth_date)
+        if_same_name.append(col(Pet.birth_date) == new.birth_date)
     for end in chip_ends_of(new):
-        written = f"%{'%'.join(end)}%"
-        either += [col(column).like(written) for column in (Pet.microchip, Pet.external_ref, Pet.notes)]
-    if either:
-        conditions.append(sa.and_(col(Pet.name_key) == new.name_key, sa.or_(*either)))
+        pattern = f"%{'%'.join(end)}%"
+        if_same_name += [col(column).like(pattern) for column in (Pet.microchip, Pet.external_ref, Pet.notes)]
+    if if_same_name:
+        conditions.append(sa.and_(col(Pet.name_key) == new.name_key, sa.or_(*if_same_name)))
     if chips := chips_of(new):
         conditions.append(col(Pet.microchip).in_(chips))
     return sa.or_(*conditions)
 
 
 @cache
-def _of_keys(model: type[User] | type[Pet]) -> Any:
-    """Select what keys are made of, a batch behind the row `last`."""
+def _key_columns_query(model: type[User] | type[Pet]) -> Any:
+    """Select the columns from which keys are made, one batch after the row `last`."""
     names = _USER_COLUMNS if model is User else _PET_COLUMNS
     columns: list[Any] = [col(getattr(model, name)) for name in names]
     if model is Pet:
-        # Notes may be long, and only say something about a pet without a number of today's kind.
+        # Notes may be long, and are only searched if the pet has no ISO number.
         has_number = sa.func.length(Pet.microchip) == ISO_LENGTH
         columns.append(sa.case((has_number, None), else_=Pet.notes).label("notes"))
     row_id = col(model.id)

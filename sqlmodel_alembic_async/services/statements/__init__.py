@@ -1,1 +1,1 @@
-"""What the services share: one row, many rows, filters, pages, savepoints, and column values."""
+"""The statements that the services execute: on one row, on many rows, for pages, and in savepoints."""

@@ -1,4 +1,4 @@
-"""Many rows, a slice of them at a time: between two slices, the event loop does what else it has to do."""
+"""Handle many rows in slices, and let other tasks of the event loop run between two slices."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -6,17 +6,17 @@ from typing import Any, TypeVar
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from .execution import AS_STORED, statement
+from .execution import POPULATE_EXISTING, statement
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 BATCH_SIZE = 1000  # Rows that one statement reads or writes.
-SLICE = 200  # Rows, whose validation, or whose objects, take a few milliseconds.
+SLICE = 200  # Rows; to validate or load so many takes a few milliseconds.
 
 
 async def mapped(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Return what the work returns for each item."""
+    """Return the result of `work` for each item."""
     results = []
     for number, item in enumerate(items, 1):
         results.append(work(item))
@@ -26,11 +26,11 @@ async def mapped(work: Callable[[Item], Result], items: Iterable[Item]) -> list[
 
 
 async def fetch_all(session: AsyncSession, query: Any, values: dict[str, Any] | None = None) -> list[Any]:
-    """Return what rows.fetch_all() returns."""
-    options = AS_STORED if session.sync_session.identity_map else {}
+    """Return what execution.fetch_all() returns, but load the rows in slices."""
+    options = POPULATE_EXISTING if session.sync_session.identity_map else {}
 
     def execute(sync_session: Any) -> Any:
-        # Not by exec() of the asynchronous session, which makes the objects of all rows at once.
+        # exec() of the asynchronous session would load all rows in one step.
         return sync_session.exec(query, params=values, execution_options=options).yield_per(SLICE)
 
     async with statement(session):

@@ -1,4 +1,4 @@
-"""What narrows a list, a count and a stream: the filters that users and pets share."""
+"""The filters that users and pets share; lists, counts, streams, exports and figures take them."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -18,10 +18,7 @@ _SURROGATES = range(0xD800, 0xE000)
 
 
 class RowFilters(TypedDict, total=False):
-    """`archived`: False (the default) leaves archived rows out, True gives only them, None gives both.
-
-    `changed_since`: rows added or changed at that moment or later, as `updated_at` says; a deleted row leaves no trace.
-    """
+    """The filters of both; list_users() and list_pets() explain each."""
 
     name_prefix: SearchText
     name_contains: SearchText
@@ -30,8 +27,8 @@ class RowFilters(TypedDict, total=False):
 
 
 def filter_adapter(filters: type[Filters]) -> TypeAdapter[Filters]:
-    """Return the adapter that validates these filters; its errors show no value."""
-    # pydantic does not read hide_input_in_errors from a TypedDict, and takes no configuration beside one.
+    """Return the adapter that validates these filters; its errors quote no value."""
+    # pydantic ignores hide_input_in_errors of a TypedDict, and refuses a config for one; a union takes it.
     config = ConfigDict(title=filters.__name__, **FILTER_CONFIG)
     return TypeAdapter(filters | None, config=config)  # type: ignore[arg-type]  # None is never given
 
@@ -44,10 +41,10 @@ def validated(adapter: TypeAdapter[Filters], filters: Mapping[str, Any], known: 
 
 
 def row_terms(filters: RowFilters) -> Terms:
-    """Return what the shared filters ask for."""
+    """Return the conditions that the shared filters stand for."""
     terms: Terms = {}
     if prefix := filters.get("name_prefix"):
-        terms["name_key", "ge"] = prefix  # A range, for LIKE can not use every engine's index.
+        terms["name_key", "ge"] = prefix  # A range: LIKE does not use the index on every engine.
         if end := _after_every(prefix):
             terms["name_key", "lt"] = end
     if part := filters.get("name_contains"):
@@ -60,12 +57,12 @@ def row_terms(filters: RowFilters) -> Terms:
 
 
 def null_term(column: str, is_null: bool) -> Terms:
-    """Ask for rows where the column is null, or for those where it is not."""
+    """Return the condition that the column is null, or that it is not."""
     return {(column, "is_" if is_null else "is_not"): None}
 
 
 def _after_every(prefix: str) -> str | None:
-    """Return the first text behind all that begin with the prefix, or None where there is none."""
+    """Return the smallest text that sorts after every text with this prefix; None if there is none."""
     head = prefix.rstrip(chr(_LAST_CHARACTER))
     if not head:
         return None

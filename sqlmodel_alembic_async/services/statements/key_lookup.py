@@ -1,4 +1,4 @@
-"""Rows by many values of a unique column, in the form that each engine's index serves."""
+"""Fetch rows by many values of a unique column, in a form for which each engine uses the index."""
 
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -17,15 +17,15 @@ from . import chunks
 from .chunks import BATCH_SIZE
 from .execution import as_written, dialect_of, statement
 
-# MariaDB makes a sub-query of 1,000 values, for which it may read, and so lock, the whole table.
-_MOST_LOCKED = 500
-_ISOLATION: Any = sa.text("SHOW transaction_isolation")
+# MariaDB turns IN with 1,000 values into a sub-query, for which it may read and lock the whole table.
+_LOCK_BATCH_SIZE = 500
+_ISOLATION_LEVEL: Any = sa.text("SHOW transaction_isolation")
 
 
 async def fetch_rows(
     session: AsyncSession, model: type[Row], name: str, values: Iterable[Any], *, written: bool = False
 ) -> list[Row]:
-    """Return the rows with one of these values; as a statement that writes sees them, where they are `written`."""
+    """Return the rows with one of these values; if `written`, the same row versions as an UPDATE sees."""
     query = _rows(model, name, dialect_of(session, model).name)
     return await _fetch(session, as_written(session, model, query) if written else query, values)
 
@@ -33,7 +33,7 @@ async def fetch_rows(
 async def fetch_columns(
     session: AsyncSession, model: type[Row], name: str, values: Iterable[Any]
 ) -> list[dict[str, Any]]:
-    """Return the columns of the rows with one of these values."""
+    """Return the columns of the rows with one of these values, without loading objects."""
     found = await _fetch(session, _columns(model, name, dialect_of(session, model).name), values)
     names = sa.inspect(model).local_table.c.keys()
     return await chunks.mapped(lambda row: dict(zip(names, row, strict=True)), found)
@@ -42,7 +42,7 @@ async def fetch_columns(
 async def fetch_by_keys(
     session: AsyncSession, model: type[Row], keys: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return the columns of the rows by their keys, a column and its value; one row by two keys is one dictionary."""
+    """Return the columns of rows by key, which is a column name and a value; two keys of a row share a dictionary."""
     wanted: dict[str, list[str]] = {}
     for name, value in keys:
         wanted.setdefault(name, []).append(value)
@@ -55,40 +55,40 @@ async def fetch_by_keys(
 
 
 async def lock(session: AsyncSession, model: type[Row], versions: Mapping[int, int]) -> None:
-    """Lock rows, in the order of their ids; raise TransactionConflictError unless all are at the versions given.
+    """Lock rows in the order of their ids; raise TransactionConflictError if a version differs from the given one.
 
-    SQLite does without: its one writer refuses to write over what it has not read.
+    SQLite needs no locks: there is one writer, and it cannot write if the database changed since it began to read.
     """
     dialect = dialect_of(session, model).name
     if not versions or dialect == "sqlite":
         return
-    locked = await _fetch(session, _lock(model, dialect), versions, _MOST_LOCKED)
+    locked = await _fetch(session, _lock(model, dialect), versions, _LOCK_BATCH_SIZE)
     if dict(map(tuple, locked)) != versions:
-        raise TransactionConflictError("another transaction changed a row meanwhile: try again")
+        raise TransactionConflictError("another transaction changed or deleted a row in the meantime: try again")
 
 
 async def is_any_stored(session: AsyncSession, model: type[Row], keys: Iterable[tuple[str, str]]) -> bool:
-    """Tell whether rows have these keys by now, or could have them unseen."""
+    """Tell whether stored rows have one of these keys now, or may have one that this transaction cannot see."""
     by_name: dict[str, set[str]] = {}
     for name, value in keys:
         by_name.setdefault(name, set()).add(value)
     for name, values in by_name.items():
         column = sa.inspect(model).local_table.c[name]
-        # Locked, for else MariaDB would show what was there when the transaction began.
+        # With a lock, because MariaDB reads an old snapshot otherwise.
         query: Any = sa.select(column).where(column.in_(values)).with_for_update(read=True)
         async with statement(session):
             found = (await session.exec(query)).scalars().all()
         if not values.isdisjoint(found):
             return True
-    return await _sees_one_moment(session, model)
+    return await _reads_only_its_snapshot(session, model)
 
 
-async def _sees_one_moment(session: AsyncSession, model: type[Row]) -> bool:
-    """Tell whether even a locked read shows nothing that was committed after the transaction began."""
+async def _reads_only_its_snapshot(session: AsyncSession, model: type[Row]) -> bool:
+    """Tell whether even a query with a lock cannot see rows that were added after the transaction began."""
     if dialect_of(session, model).name != "postgresql":
         return False
     async with statement(session):
-        level = (await session.exec(_ISOLATION)).scalar_one()
+        level = (await session.exec(_ISOLATION_LEVEL)).scalar_one()
     return level in ("repeatable read", "serializable")
 
 
@@ -103,18 +103,18 @@ async def _fetch(session: AsyncSession, query: Any, values: Iterable[Any], batch
 @cache
 def _rows(model: type[User] | type[Pet], name: str, dialect: str) -> Any:
     if dialect == "postgresql":
-        found, source = _one_by_one(model, name)
+        found, source = _lateral_lookup(model, name)
         return select(aliased(model, found)).select_from(source)
-    return select(model).where(_is_one_of_the_values(getattr(model, name)))
+    return select(model).where(_in_values(getattr(model, name)))
 
 
 @cache
 def _columns(model: type[User] | type[Pet], name: str, dialect: str) -> Any:
     if dialect == "postgresql":
-        found, source = _one_by_one(model, name)
+        found, source = _lateral_lookup(model, name)
         return sa.select(*found.c).select_from(source)
     table = sa.inspect(model).local_table
-    return sa.select(table).where(_is_one_of_the_values(table.c[name]))
+    return sa.select(table).where(_in_values(table.c[name]))
 
 
 @cache
@@ -123,20 +123,20 @@ def _lock(model: type[User] | type[Pet], dialect: str) -> Any:
     query = sa.select(table.c.id, table.c.version)
     if dialect == "postgresql":
         value = _unnested(table.c.id)
-        # Not the key: what only refers to the row need not wait.
+        # FOR NO KEY UPDATE: an INSERT that refers to the row by a foreign key need not wait.
         locked = query.where(table.c.id == value.c.value).limit(1).with_for_update(key_share=True).lateral()
         return sa.select(*locked.c).select_from(value.join(locked, sa.true()))
-    return query.where(_is_one_of_the_values(table.c.id)).order_by(table.c.id).with_for_update()
+    return query.where(_in_values(table.c.id)).order_by(table.c.id).with_for_update()
 
 
-def _is_one_of_the_values(column: Any) -> sa.ColumnElement[bool]:
+def _in_values(column: Any) -> sa.ColumnElement[bool]:
     condition: sa.ColumnElement[bool] = column.in_(sa.bindparam("values", expanding=True))
     return condition
 
 
-def _one_by_one(model: type[User] | type[Pet], name: str) -> tuple[Any, Any]:
-    # PostgreSQL keeps the plan of a statement, however many values follow, and however much the table grows meanwhile:
-    # with IN or = ANY, it may read the whole table for them. The plan for one value is right for any number.
+def _lateral_lookup(model: type[User] | type[Pet], name: str) -> tuple[Any, Any]:
+    # PostgreSQL keeps the plan of a prepared statement, even if later calls have more values or the table grows. The
+    # plan of IN or = ANY may then read the whole table. The plan of a lateral join looks up one value at a time.
     table = sa.inspect(model).local_table
     value = _unnested(table.c[name])
     found = sa.select(table).where(table.c[name] == value.c.value).limit(1).lateral()

@@ -1,4 +1,4 @@
-"""The statements on many rows at once, a batch of them at a time."""
+"""Statements on many rows, in batches."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -10,20 +10,20 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ...fields import NOTES_LENGTH
 from ...models import PetCreate, Row, UserCreate
-from ...undo import remember
+from ...undo import REMEMBERED, remember
 from . import key_lookup, prebuilt
 from .chunks import BATCH_SIZE
 from .column_values import new_values
 from .execution import dialect_of, fetch_all, statement
 from .one_row import expect
 
-_MOST_VALUES = 10_000  # of one statement
+_MAX_PARAMETERS = 10_000  # Of one statement.
 
 
 async def insert_many(
     session: AsyncSession, model: type[Row], shape: type[UserCreate] | type[PetCreate], rows: Iterable[Any]
 ) -> int:
-    """Insert rows batch by batch, and return how many; the whole input is never held in memory."""
+    """Insert rows in batches, and return their number; memory holds one batch at a time."""
     inserted = 0
     remaining = iter(rows)
     while values := [new_values(expect(shape, row)) for row in islice(remaining, BATCH_SIZE)]:
@@ -34,7 +34,7 @@ async def insert_many(
 
 async def insert_all(session: AsyncSession, model: type[Row], values: list[dict[str, Any]]) -> None:
     """Insert the rows of one batch."""
-    # A column that is null in all of them costs as much as one with a value.
+    # Leave out columns that are null in all rows: a null parameter costs as much as a value.
     names = [name for name in values[0] if any(row[name] is not None for row in values)] if values else []
     for portion in _portions(values, len(names)):
         async with statement(session):
@@ -53,12 +53,12 @@ async def insert_returning_ids(session: AsyncSession, model: type[Row], values: 
 async def _insert_returning_ids(session: AsyncSession, model: type[Row], values: list[dict[str, Any]]) -> list[int]:
     table = sa.inspect(model).local_table
     async with statement(session):
-        await session.connection()  # MariaDB can return what it inserts, MySQL can not: it is told when connecting.
+        await session.connection()  # Only a connected dialect knows whether the server is MariaDB, which has RETURNING.
         if dialect_of(session, model).insert_executemany_returning_sort_by_parameter_order:
             returning = sa.insert(table).returning(table.c.id, sort_by_parameter_order=True)
-            # One statement must not be longer than MariaDB takes, which is four times the longest notes.
-            long = sum(len(row["notes"] or "") for row in values) > NOTES_LENGTH
-            options = {"insertmanyvalues_page_size": 1 if long else BATCH_SIZE}
+            # Stay below max_allowed_packet of MariaDB, which is four times NOTES_LENGTH in bytes.
+            has_long_notes = sum(len(row["notes"] or "") for row in values) > NOTES_LENGTH
+            options = {"insertmanyvalues_page_size": 1 if has_long_notes else BATCH_SIZE}
             return list((await session.exec(returning, params=values, execution_options=options)).scalars())
         insertion = prebuilt.insertion(model)
         results: list[Any] = [await session.exec(insertion, params=prebuilt.named(row)) for row in values]
@@ -66,21 +66,22 @@ async def _insert_returning_ids(session: AsyncSession, model: type[Row], values:
 
 
 async def update_each(session: AsyncSession, model: type[Row], changes: dict[int, dict[str, Any]]) -> None:
-    """Change rows, each in its own way; rows that the session holds stay as they are until refresh()."""
-    by_form: dict[frozenset[str], list[dict[str, Any]]] = {}
+    """Update rows by id, each with its own values; rows that the session holds keep the old values until refresh()."""
+    by_columns: dict[frozenset[str], list[dict[str, Any]]] = {}
     now = datetime.now(UTC)
     for row_id, values in changes.items():
         parameters = {**prebuilt.named(values), "new_updated_at": now, "row_id": row_id}
-        by_form.setdefault(frozenset(values), []).append(parameters)
-    for names, many in by_form.items():
-        for portion in _portions(many, len(names)):
+        by_columns.setdefault(frozenset(values), []).append(parameters)
+    for names, rows in by_columns.items():
+        for portion in _portions(rows, len(names)):
             async with statement(session):
-                await session.exec(prebuilt.patch(model, names, False), params=portion)
+                remember(session.sync_session, model, (row["row_id"] for row in portion))
+                await session.exec(prebuilt.patch(model, names, False), params=portion, execution_options=REMEMBERED)
 
 
 def _portions(rows: list[dict[str, Any]], width: int) -> Iterator[list[dict[str, Any]]]:
-    # The parameters of a statement are made in one callback of the event loop, and others wait for its end.
-    size = _MOST_VALUES // max(width, 1)
+    # SQLAlchemy prepares all parameters of a statement in one step, during which other tasks wait.
+    size = _MAX_PARAMETERS // max(width, 1)
     return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
@@ -91,20 +92,21 @@ def held_ids(session: AsyncSession, model: type[Row]) -> set[int]:
 
 
 async def refresh(session: AsyncSession, model: type[Row], ids: Iterable[int]) -> None:
-    """Read anew these rows, which the session holds, after a change of them."""
+    """Refresh these rows, which the session holds, after an update."""
     ids = list(ids)
-    remember(session.sync_session, model, ids)
+    async with statement(session):
+        remember(session.sync_session, model, ids)
     await key_lookup.fetch_rows(session, model, "id", ids, written=True)
 
 
 async def count(session: AsyncSession, model: type[Row], terms: prebuilt.Terms) -> int:
-    """Return the number of rows."""
+    """Return the number of rows that match the terms."""
     return (await fetch_all(session, prebuilt.count(model, frozenset(terms)), prebuilt.values(terms)))[0]
 
 
 async def update_all(
     session: AsyncSession, model: type[Row], values: dict[str, Any], *conditions: sa.ColumnElement[bool]
 ) -> int:
-    """Change every row that satisfies the conditions, in the session too, and return how many."""
+    """Update every row that matches the conditions, also in the session, and return their number."""
     async with statement(session):
         return (await session.exec(prebuilt.change(model, values, *conditions))).rowcount

@@ -1,4 +1,4 @@
-"""The statements on one row, of users and pets alike."""
+"""Statements on one row, of users and of pets."""
 
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
@@ -14,14 +14,14 @@ from ...columns import UTCDateTime
 from ...errors import StaleVersionError
 from ...fields import is_id
 from ...models import PetCreate, PetUpdate, Row, UserCreate, UserUpdate
-from ...undo import REMEMBERED, remember
+from ...undo import REMEMBERED, remember, remember_insert
 from . import prebuilt
 from .column_values import changed_values, new_values
-from .execution import AS_STORED, as_written, dialect_of, fetch_one, statement
+from .execution import POPULATE_EXISTING, as_written, dialect_of, fetch_one, statement
 
 Scalar = TypeVar("Scalar")
 
-OnSimilar = Literal["allow", "error"]  # What create_user() and create_pet() do about rows that look like the new one.
+OnSimilar = Literal["allow", "error"]  # What create_user() and create_pet() do if similar rows exist.
 
 
 async def fetch_by_id(session: AsyncSession, model: type[Row], row_id: int, *options: ExecutableOption) -> Row | None:
@@ -33,7 +33,7 @@ async def fetch_by_id(session: AsyncSession, model: type[Row], row_id: int, *opt
 
 
 async def fetch_as_written(session: AsyncSession, model: type[Row], row_id: int) -> Row | None:
-    """Return one row as a statement that writes sees it, or None."""
+    """Return the version of one row that an UPDATE sees, or None."""
     if not is_id(row_id):
         return None
     return await fetch_one(session, as_written(session, model, prebuilt.selection(model)), {"row_id": row_id})
@@ -46,21 +46,20 @@ async def insert(session: AsyncSession, model: type[Row], shape: UserCreate | Pe
         insertion, parameters = prebuilt.insertion(model), prebuilt.named(values)
         result: Any = await session.exec(insertion, params=parameters, execution_options=REMEMBERED)
         values |= {"id": result.inserted_primary_key.id, "archived_at": None}
-        if session.in_nested_transaction():
-            remember(session.sync_session, model, [values["id"]])
+        remember_insert(session.sync_session, model, values["id"])
         return _persistent(session.sync_session, model, values)
 
 
 def _persistent(session: Session, model: type[Row], values: dict[str, Any]) -> Row:
-    # What was inserted is known: to have it returned and loaded takes as long again.
+    # All values are known. To return and load the row would double the time.
     held = session.identity_map.get(identity_key(model, values["id"]))
     if held is not None:
-        session.expunge(held)  # Deleted elsewhere, and its id given anew.
+        session.expunge(held)  # Another session deleted it, and the database used its id again.
     row: Row = sa.inspect(model).class_manager.new_instance()
     row.__dict__.update(values)
     make_transient_to_detached(row)
     session.add(row)
-    # As after a flush: a rollback takes the row out of the session again, and its id may be another one's then.
+    # As a flush does: a rollback then removes the row from the session, since another row may get its id.
     transaction: Any = session.get_nested_transaction() or session.get_transaction()
     transaction._new[sa.inspect(row)] = True
     return row
@@ -69,7 +68,7 @@ def _persistent(session: Session, model: type[Row], values: dict[str, Any]) -> R
 async def update(
     session: AsyncSession, model: type[Row], row_id: int, values: dict[str, Any], *conditions: sa.ColumnElement[bool]
 ) -> Row | None:
-    """Change one row if it satisfies the conditions, and return it; None where no row does."""
+    """Update one row if it matches the conditions, and return it; None if no row does."""
     if not is_id(row_id):
         return None
     change = prebuilt.change(model, values, col(model.id) == row_id, *conditions)
@@ -78,18 +77,18 @@ async def update(
         remember(session.sync_session, model, [row_id])
         if dialect_of(session, model).update_returning:
             change = change.returning(model)
-            return (await session.exec(change, execution_options=options | AS_STORED)).scalars().first()
+            return (await session.exec(change, execution_options=options | POPULATE_EXISTING)).scalars().first()
         if not (await session.exec(change, execution_options=options)).rowcount:
             return None
     return await fetch_by_id(session, model, row_id)
 
 
 async def delete(session: AsyncSession, model: type[Row], row_id: int, *conditions: sa.ColumnElement[bool]) -> bool:
-    """Delete one row if it satisfies the conditions, which may name `row_id`; tell whether there was one to delete."""
+    """Delete one row if it matches the conditions, which may use the parameter `row_id`; tell whether one did."""
     if not is_id(row_id):
         return False
     held = session.sync_session.identity_map.get(identity_key(model, row_id))
-    # Only what the session holds has to be taken out of it, and that takes an ORM statement.
+    # A row that the session holds must be removed from it, which needs an ORM statement.
     deletion = prebuilt.deletion(sa.inspect(model).local_table if held is None else model, *conditions)
     options = {"synchronize_session": "fetch", **REMEMBERED}
     async with statement(session):
@@ -97,7 +96,7 @@ async def delete(session: AsyncSession, model: type[Row], row_id: int, *conditio
 
 
 def expect(shape: type[Scalar], data: object) -> Scalar:
-    """Return the data; raise TypeError where it is not of this shape."""
+    """Return the data; raise TypeError if it is not of this shape."""
     if not isinstance(data, shape):
         raise TypeError(f"expected {shape.__name__}, not {type(data).__name__}")
     return data
@@ -110,7 +109,7 @@ async def patch(
     changes: UserUpdate | PetUpdate,
     expected_version: int | None,
 ) -> Row | None:
-    """Change the columns given in one row, and return it; None where it does not exist."""
+    """Update one row with the columns that a shape sets, and return it; None if it does not exist."""
     possible = expected_version is None or is_id(expected_version)
     if not (values := changed_values(changes)):
         fetch = fetch_by_id if expected_version is None else fetch_as_written
@@ -146,11 +145,11 @@ async def _returned(
     session: AsyncSession, model: type[Row], change: sa.Insert | sa.Update, parameters: dict[str, Any]
 ) -> list[Row]:
     returning = prebuilt.returning(model, change)
-    options = AS_STORED | REMEMBERED
+    options = POPULATE_EXISTING | REMEMBERED
     return list((await session.exec(returning, params=parameters, execution_options=options)).scalars())
 
 
 async def archive(session: AsyncSession, model: type[Row], row_id: int) -> Row | None:
-    """Hide one row; archived again, it keeps its first moment."""
+    """Archive one row; idempotent: keeps the first archived_at."""
     first = sa.func.coalesce(model.archived_at, sa.literal(datetime.now(UTC), UTCDateTime()))
     return await update(session, model, row_id, {"archived_at": first})

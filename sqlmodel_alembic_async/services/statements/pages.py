@@ -1,4 +1,4 @@
-"""Lists: their orders, the cursor that leads from one page to the next, and streams."""
+"""Lists of rows: orders, pages, cursors and streams."""
 
 import base64
 import hashlib
@@ -33,7 +33,13 @@ _CHECKSUM_BYTES = 6
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):
-    """One page of a list, a table in IPython; `next` is the cursor for `after=`, None on the last page."""
+    """One page of a list of users or pets; IPython shows it as a table.
+
+    Attributes:
+        items: The rows of the page.
+        next: The cursor of the next page, to be passed as `after`; None on the last page.
+
+    """
 
     items: list[Row]
     next: str | None
@@ -45,10 +51,10 @@ class Page(Generic[Row]):
         return self._table().html()
 
     def _table(self) -> "Table":
-        from ...display import table_of  # only who looks at a page waits for it
+        from ...display import table_of  # at import, only few programs need it
 
         number = "1 row" if len(self.items) == 1 else f"{len(self.items) or 'no'} rows"
-        return table_of(self.items, number if self.next is None else f"{number}, more follow: after=page.next")
+        return table_of(self.items, number if self.next is None else f"{number}, more with after=page.next")
 
 
 async def fetch_page(
@@ -61,29 +67,29 @@ async def fetch_page(
     after: str | None,
     offset: int,
 ) -> Page[Row]:
-    """Return one page in one statement: it asks for one row more, to know whether a next page exists."""
+    """Return one page; the statement reads one more row, to find out whether a next page exists."""
     _check_number("limit", limit, 1, MAX_LIMIT)
     _check_number("offset", offset, 0, _MAX_OFFSET)
     if order_by not in get_args(OrderBy):
         raise ValueError(f"order_by must be one of {', '.join(get_args(OrderBy))}")
     order = _order(model, order_by)
     values = prebuilt.values(terms) | {"page_size": limit + 1}
-    place_on = ""
+    cursor_dialect = ""
     if after is not None:
         if offset:
-            raise ValueError("after and offset exclude each other")
-        values |= order.place(after)
-        place_on = execution.dialect_of(session, model).name
+            raise ValueError("after and offset cannot be combined: pass only one of them")
+        values |= order.cursor_values(after)
+        cursor_dialect = execution.dialect_of(session, model).name
     if offset:
         values["page_offset"] = offset
     fetch_all = chunks.fetch_all if limit > chunks.SLICE else execution.fetch_all
-    found = await fetch_all(session, _query(order, frozenset(terms), place_on, bool(offset)), values)
+    found = await fetch_all(session, _query(order, frozenset(terms), cursor_dialect, bool(offset)), values)
     items = found[:limit]
     return Page(items, order.cursor(items[-1]) if len(found) > limit else None)
 
 
 async def stream(session: AsyncSession, model: type[Row], terms: Terms, *, order_by: OrderBy) -> AsyncIterator[Row]:
-    """Yield every row, page by page: memory is constant, and the session is free for other statements meanwhile."""
+    """Yield every row, page by page, in constant memory; between two rows, the session can execute other statements."""
     after: str | None = None
     while True:
         page = await fetch_page(session, model, terms, order_by=order_by, limit=MAX_LIMIT, after=after, offset=0)
@@ -94,46 +100,45 @@ async def stream(session: AsyncSession, model: type[Row], terms: Terms, *, order
 
 
 class _Order:
-    """One order of one list. The id breaks every tie, so that each row has one place."""
+    """An order of a list. Rows with equal keys are ordered by id, so that each row has one position."""
 
     def __init__(self, model: type[User] | type[Pet], order_by: str) -> None:
         self.model = model
         self._order_by = order_by
         self._descending = order_by.startswith("-")
-        # A list in the order of names is in the order of folded names.
         name = order_by.removeprefix("-")
-        self._attribute = "name_key" if name == "name" else name
+        self._attribute = "name_key" if name == "name" else name  # Names are ordered without regard to case.
         self._key = col(getattr(model, self._attribute))
         self._type = sa.inspect(model).columns[self._attribute].type
         self._id = col(model.id)
 
     @property
     def columns(self) -> list[sa.ColumnElement[Any]]:
-        """Return what to order by."""
+        """Return the columns of ORDER BY."""
         columns = [self._id] if self._attribute == "id" else [self._key, self._id]
         return [column.desc() if self._descending else column.asc() for column in columns]
 
-    def behind(self, dialect: str) -> sa.ColumnElement[bool]:
-        """Return the condition for the rows behind place(), in the form that this engine's index serves."""
-        further = operator.lt if self._descending else operator.gt
-        place, place_id = sa.bindparam("place", type_=self._type), sa.bindparam("place_id", type_=sa.Integer())
-        id_further: sa.ColumnElement[bool] = further(self._id, place_id)
+    def rows_after(self, dialect: str) -> sa.ColumnElement[bool]:
+        """Return the condition for the rows after cursor_values(), in a form for which this engine uses the index."""
+        beyond = operator.lt if self._descending else operator.gt
+        key, row_id = sa.bindparam("cursor_key", type_=self._type), sa.bindparam("cursor_id", type_=sa.Integer())
+        id_beyond: sa.ColumnElement[bool] = beyond(self._id, row_id)
         if self._attribute == "id":
-            return id_further
+            return id_beyond
         if dialect in ("mysql", "mariadb"):
-            return sa.or_(further(self._key, place), sa.and_(self._key == place, id_further))
-        condition: sa.ColumnElement[bool] = further(sa.tuple_(self._key, self._id), sa.tuple_(place, place_id))
+            return sa.or_(beyond(self._key, key), sa.and_(self._key == key, id_beyond))
+        condition: sa.ColumnElement[bool] = beyond(sa.tuple_(self._key, self._id), sa.tuple_(key, row_id))
         return condition
 
     def cursor(self, row: User | Pet) -> str:
-        """Return the cursor of the rows behind this one."""
+        """Return the cursor for the rows after this one."""
         value = getattr(row, self._attribute)
-        place = [value.isoformat() if isinstance(value, datetime) else value, row.id]
-        payload = json.dumps([self.model.__tablename__, self._order_by, *place]).encode()
+        position = [value.isoformat() if isinstance(value, datetime) else value, row.id]
+        payload = json.dumps([self.model.__tablename__, self._order_by, *position]).encode()
         return base64.urlsafe_b64encode(_checksum(payload) + payload).rstrip(b"=").decode()
 
-    def place(self, cursor: str) -> dict[str, Any]:
-        """Return the parameters of behind()."""
+    def cursor_values(self, cursor: str) -> dict[str, Any]:
+        """Return the parameters of rows_after(); raise InvalidCursorError if the cursor is not of this order."""
         try:
             raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_")
             checksum, payload = raw[:_CHECKSUM_BYTES], raw[_CHECKSUM_BYTES:]
@@ -142,12 +147,14 @@ class _Order:
             entity, order_by, value, row_id = json.loads(payload)
             if (entity, order_by) != (self.model.__tablename__, self._order_by) or not is_id(row_id):
                 raise ValueError
-            value = self._read(value)
+            value = self._parse_key(value)
         except (TypeError, ValueError, OverflowError, RecursionError):
-            raise InvalidCursorError("the cursor is malformed, or of another list or another order") from None
-        return {"place": value, "place_id": row_id}
+            raise InvalidCursorError(
+                "the cursor is malformed or belongs to another list or order_by: start again without it"
+            ) from None
+        return {"cursor_key": value, "cursor_id": row_id}
 
-    def _read(self, value: Any) -> Any:
+    def _parse_key(self, value: Any) -> Any:
         if self._attribute == "id":
             return is_id(value)
         if not isinstance(value, str) or "\0" in value:
@@ -162,22 +169,24 @@ def _order(model: type[User] | type[Pet], order_by: str) -> _Order:
 
 
 @lru_cache(maxsize=1000)
-def _query(order: _Order, terms: frozenset[tuple[str, str]], place_on: str, has_offset: bool) -> SelectOfScalar[Any]:
+def _query(
+    order: _Order, terms: frozenset[tuple[str, str]], cursor_dialect: str, has_offset: bool
+) -> SelectOfScalar[Any]:
     model: Any = order.model
     query = select(model).where(*prebuilt.conditions(model, terms)).order_by(*order.columns)
     query = query.limit(sa.bindparam("page_size", type_=sa.Integer()))
-    if place_on:
-        query = query.where(order.behind(place_on))
+    if cursor_dialect:
+        query = query.where(order.rows_after(cursor_dialect))
     if has_offset:
         query = query.offset(sa.bindparam("page_offset", type_=sa.Integer()))
     return query
 
 
 def _checksum(payload: bytes) -> bytes:
-    # Against accidents, not attackers: a forged cursor only chooses where a list goes on.
+    # Detects a damaged cursor. It needs no secret, because a forged cursor only moves the start of the page.
     return hashlib.blake2s(payload, digest_size=_CHECKSUM_BYTES).digest()
 
 
-def _check_number(name: str, value: object, least: int, most: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ValueError(f"{name} must be an integer from {least} to {most}")
+def _check_number(name: str, value: object, minimum: int, maximum: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+        raise ValueError(f"{name} must be an integer from {minimum} to {maximum}")

@@ -1,4 +1,4 @@
-"""The statements, each built once for its form: to build one takes longer than to execute it."""
+"""Statements that are built once and cached, because building one takes longer than executing it."""
 
 import operator
 from collections.abc import Callable, Iterable
@@ -14,12 +14,12 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from ...models import Row
 
-# What rows are asked for: the column and the operator of each condition, and the value it is compared with.
+# The conditions of a query: column name and operator of each, and the value to compare with.
 Terms = dict[tuple[str, str], Any]
 
 
 class _Position(FunctionElement[int]):
-    """Where one text begins in another, 0 if it does not; SQLite's LIKE takes U+FFFE and U+FFFF for U+FFFD."""
+    """The position of a text in another, 0 if it is absent. LIKE in SQLite takes U+FFFE and U+FFFF for U+FFFD."""
 
     name = "instr"
     type = sa.Integer()
@@ -48,7 +48,7 @@ _SET_BY_THE_DATABASE = {"id", "archived_at"}
 
 
 def named(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values by the names of the parameters that set them; SQLAlchemy keeps a column's own to itself."""
+    """Return the values by parameter name; SQLAlchemy reserves the name of the column itself."""
     return {f"new_{name}": value for name, value in values.items()}
 
 
@@ -68,7 +68,7 @@ def insertion(model: type[Row]) -> sa.Insert:
 
 @lru_cache(maxsize=1000)
 def patch(model: type[Row], names: frozenset[str], versioned: bool) -> sa.Update:
-    """Set these columns of the row `row_id`; where it is `versioned`, only at the version `expected`."""
+    """Update these columns of the row `row_id`; if `versioned`, only at the version `expected`."""
     table = _table(model)
     values: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in sorted(names)}
     change = sa.update(table).where(table.c.id == sa.bindparam("row_id"))
@@ -78,29 +78,29 @@ def patch(model: type[Row], names: frozenset[str], versioned: bool) -> sa.Update
 
 
 def change(model: type[Row], values: dict[str, Any], *conditions: sa.ColumnElement[bool]) -> sa.Update:
-    """Change the rows that satisfy the conditions; built anew for each call."""
+    """Update the rows that match the conditions; not cached."""
     return sa.update(model).where(*conditions).values(**values, **_bookkeeping(model, datetime.now(UTC)))
 
 
 def _bookkeeping(columns: Any, now: Any) -> dict[str, Any]:
-    # What a flush changes gets the same from row_validation and the mapper's version_id_col.
+    # In a flush, row_validation and the mapper's version_id_col do the same.
     return {"version": columns.version + 1, "updated_at": now}
 
 
 @lru_cache(maxsize=1000)
 def returning(model: type[Row], change: sa.Insert | sa.Update) -> Any:
-    """Have a statement return the row it wrote."""
+    """Return the rows that a statement writes."""
     return sa.select(model).from_statement(change.returning(_table(model)))
 
 
 @lru_cache(maxsize=1000)
 def count(model: type[Row], terms: frozenset[tuple[str, str]]) -> SelectOfScalar[int]:
-    """Count the rows of these terms."""
+    """Count the rows that match the terms."""
     return select(func.count()).select_from(model).where(*conditions(model, terms))
 
 
 def conditions(model: type[Row], terms: Iterable[tuple[str, str]]) -> list[sa.ColumnElement[bool]]:
-    """Return the terms as conditions, whose parameters are values()."""
+    """Return the SQL conditions of the terms, whose parameters are values()."""
     found = []
     for name, operation in sorted(terms):
         column = col(getattr(model, name))
@@ -112,13 +112,13 @@ def conditions(model: type[Row], terms: Iterable[tuple[str, str]]) -> list[sa.Co
 
 
 def values(terms: Terms) -> dict[str, Any]:
-    """Return the parameters of the conditions."""
+    """Return the parameters of conditions()."""
     return {f"{name}_{operation}": value for (name, operation), value in terms.items() if value is not None}
 
 
 @lru_cache(maxsize=100)
 def deletion(model: Any, *conditions: sa.ColumnElement[bool]) -> sa.Delete:
-    """Delete the row `row_id` of a model, or of a table, which is faster, and which no session notices."""
+    """Delete the row `row_id` of a model, or of its table: faster, but a session would keep the row."""
     columns = model.c if isinstance(model, sa.Table) else model
     return sa.delete(model).where(columns.id == sa.bindparam("row_id"), *conditions)
 

@@ -1,4 +1,4 @@
-"""Savepoints that begin, and end, the same way on every engine."""
+"""Savepoints that work the same way on every engine."""
 
 from asyncio import CancelledError
 from collections.abc import AsyncIterator
@@ -15,12 +15,12 @@ from .execution import statement
 
 @asynccontextmanager
 async def savepoint(session: AsyncSession) -> AsyncIterator[AsyncSessionTransaction]:
-    """Take back on an error, or where it is rolled back, what was done inside."""
+    """Roll back the block on an error, or if the caller rolls back the yielded transaction."""
     async with statement(session):
         connection = await session.connection()
         driver: Any = (await connection.get_raw_connection()).driver_connection
         if connection.dialect.driver == "aiosqlite" and not hasattr(driver, "begin") and not driver.in_transaction:
-            # An engine that is not prepare()d would begin with the savepoint, and commit where that ends.
+            # Without BEGIN, SQLite commits at the release of the outermost savepoint. A prepared engine sends BEGIN.
             await connection.exec_driver_sql("BEGIN")
     cancelled = None
     with translated():
@@ -32,4 +32,4 @@ async def savepoint(session: AsyncSession) -> AsyncIterator[AsyncSessionTransact
                     cancelled = error
                     raise
         except PendingRollbackError as error:
-            raise cancelled or error from None  # The task that was cancelled is to learn that, not what it lost by it.
+            raise cancelled or error from None  # A cancelled task must get CancelledError.

@@ -16,7 +16,7 @@ if os.environ["CONNECTION"] == "ours":
         engine = create_engine(*args, **options)
         if engine.dialect.driver == "aiosqlite":
             sqlite.prepare(engine)
-            task_guard.refuse_second_tasks(engine)
+            task_guard.refuse_concurrent_tasks(engine)
             # Some of the suite's tables have foreign keys that SQLite accepts only where it ignores them.
             sqlalchemy.event.listen(engine, "connect", lambda made, record: made.execute("PRAGMA foreign_keys = OFF"))
         return engine

@@ -6,7 +6,6 @@ import pytest
 from sqlalchemy.engine import URL
 
 from sqlmodel_alembic_async import Database
-from sqlmodel_alembic_async.engines import driver_connections
 from sqlmodel_alembic_async.engines.servers import idle_check
 
 pytestmark = pytest.mark.parametrize("engine_name", ["postgresql", "mariadb"], indirect=True)
@@ -50,7 +49,7 @@ async def test_a_connection_that_was_used_just_now_is_not_asked(db: Database, pi
 async def test_a_connection_that_was_idle_for_long_is_asked(
     db: Database, pings: Pings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idle_check, "_LONG", 0)
+    monkeypatch.setattr(idle_check, "_PING_AFTER", 0)
     first = await driver_connection(db)
 
     for _ in range(3):
@@ -72,7 +71,7 @@ async def test_a_connection_that_can_not_be_looked_at_is_asked(
 async def test_a_connection_that_is_not_alive_is_replaced(
     db: Database, pings: Pings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idle_check, "_LONG", 0)
+    monkeypatch.setattr(idle_check, "_PING_AFTER", 0)
     first = await driver_connection(db)
 
     pings.answer = False
@@ -88,15 +87,3 @@ async def test_a_pool_that_pings_by_itself_goes_on_doing_so(migrated_url: URL) -
         first = await driver_connection(db)
 
         assert await driver_connection(db) is first
-
-
-async def test_the_drivers_have_the_private_name_that_is_relied_upon(db: Database) -> None:
-    async with db.engine.connect() as connection:
-        transport = driver_connections.transport_of((await connection.get_raw_connection()).driver_connection)
-
-        assert transport is not None
-        assert transport.get_extra_info("socket").fileno() > 0
-        assert transport.is_reading()
-        transport.pause_reading()
-        assert not transport.is_reading()
-        transport.resume_reading()

@@ -40,4 +40,4 @@ async def test_only_known_drivers_open_their_connections_in_tasks_of_their_own(d
 
     engines.prepare(engine)
 
-    assert event.contains(engine.sync_engine, "do_connect", connecting._use_own_task) is is_known
+    assert event.contains(engine.sync_engine, "do_connect", connecting._connect_in_own_task) is is_known

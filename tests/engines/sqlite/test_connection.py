@@ -1,89 +1,36 @@
-"""SQLite's connection: its hops, its transactions, its rows, its ends."""
+"""SQLite's connection: its hops, its transactions, its ends."""
 
 import asyncio
 import contextlib
 import gc
-import inspect
 import sqlite3
 import threading
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
-import aiosqlite
 import pytest
-from aiosqlite import core
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from sqlmodel_alembic_async import Database, PetCreate, count_pets, create_pet, engines, get_pet
-from sqlmodel_alembic_async.engines.sqlite.connection import FIRST_ROWS, Connection, connect
+from sqlmodel_alembic_async.engines.sqlite.connection import Connection, connect
 
 from ...stress.measures import becomes_true
+from . import files
+from .files import ALL, NUMBERS, Blocked, numbers
 
-ROWS = 3000
-NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT {} FROM n"
-ALL = NUMBERS.format(ROWS, "i")
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    """A file with an empty table, and without WAL: readers are in the way of writers."""
-    path = str(tmp_path / "x.db")
-    with contextlib.closing(sqlite3.connect(path)) as raw:
-        raw.execute("CREATE TABLE number (i INTEGER PRIMARY KEY)")
-    return path
-
-
-@pytest.fixture
-async def connection(path: str) -> AsyncIterator[Connection]:
-    connection = await connect(path)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def other(path: str) -> Iterator[sqlite3.Connection]:
-    """A connection of another program, which waits for nobody."""
-    with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as raw:
-        yield raw
-
-
-@pytest.fixture
-async def file_db(tmp_path: Path) -> AsyncIterator[Database]:
-    async with Database(f"sqlite:///{tmp_path}/file.db", connect_args={"timeout": 0.05}) as db:
-        await db.create_tables()
-        yield db
+# pytest looks for a fixture among the names of the test's own module.
+path = files.path
+connection = files.connection
+other = files.other
+file_db = files.file_db
 
 
 @pytest.fixture
 def other_of_file(file_db: Database) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(sqlite3.connect(str(file_db.url.database), timeout=0, isolation_level=None)) as raw:
         yield raw
-
-
-def numbers(path: str) -> list[int]:
-    with contextlib.closing(sqlite3.connect(path)) as raw:
-        return [row[0] for row in raw.execute("SELECT i FROM number ORDER BY i")]
-
-
-class Blocked:
-    """A function for the connection's thread, which does not end before it is released."""
-
-    def __init__(self, first: Callable[[], object] = lambda: None) -> None:
-        self._first = first
-        self.started = threading.Event()
-        self.released = threading.Event()
-
-    def __call__(self) -> None:
-        self._first()
-        self.started.set()
-        assert self.released.wait(20)
-
-    async def has_started(self) -> None:
-        assert await asyncio.to_thread(self.started.wait, 20)
 
 
 # Hops.
@@ -315,130 +262,6 @@ def is_closed(raw: sqlite3.Connection) -> bool:
     return False
 
 
-# Rows.
-
-
-async def test_fetchone_gives_one_row_after_the_other(connection: Connection) -> None:
-    cursor = await connection.cursor().execute(ALL)
-
-    rows = []
-    while (row := await cursor.fetchone()) is not None:
-        rows.append(row)
-
-    assert rows == [(i,) for i in range(1, ROWS + 1)]
-    assert await cursor.fetchone() is None
-
-
-@pytest.mark.parametrize("size", [1, 7, FIRST_ROWS - 1, FIRST_ROWS, FIRST_ROWS + 1, ROWS - 1, ROWS, ROWS + 1])
-async def test_fetchmany_gives_as_many_as_it_is_asked_for(connection: Connection, size: int) -> None:
-    cursor = await connection.cursor().execute(ALL)
-
-    batches = []
-    while batch := await cursor.fetchmany(size):
-        batches.append(batch)
-
-    assert [len(batch) for batch in batches[:-1]] == [size] * (len(batches) - 1)
-    assert [row for batch in batches for row in batch] == [(i,) for i in range(1, ROWS + 1)]
-
-
-async def test_fetchmany_gives_as_many_as_its_cursor_says(connection: Connection) -> None:
-    cursor = await connection.cursor().execute(ALL)
-    cursor.arraysize = 3
-
-    assert await cursor.fetchmany() == [(1,), (2,), (3,)]
-
-
-@pytest.mark.parametrize("taken", [0, 1, FIRST_ROWS, FIRST_ROWS + 1, ROWS])
-async def test_fetchall_gives_the_rows_that_are_left(connection: Connection, taken: int) -> None:
-    cursor = await connection.cursor().execute(ALL)
-    await cursor.fetchmany(taken)
-
-    assert await cursor.fetchall() == [(i,) for i in range(taken + 1, ROWS + 1)]
-    assert await cursor.fetchall() == []
-
-
-@pytest.mark.parametrize("rows", [0, 1, FIRST_ROWS - 1, FIRST_ROWS, FIRST_ROWS + 1])
-async def test_no_row_is_lost_where_the_first_ones_end(connection: Connection, rows: int) -> None:
-    cursor = await connection.cursor().execute(f"SELECT * FROM ({ALL}) LIMIT {rows}")
-
-    assert [row async for row in cursor] == [(i,) for i in range(1, rows + 1)]
-
-
-async def test_a_cursor_can_be_used_again(connection: Connection) -> None:
-    async with connection.cursor() as cursor:
-        await cursor.execute(ALL)
-        await cursor.execute("SELECT ?", (7,))
-
-        assert await cursor.fetchall() == [(7,)]
-
-
-async def test_a_cursor_is_awaited_as_aiosqlites_is(connection: Connection) -> None:
-    cursor = await connection.cursor()
-
-    await cursor.execute("SELECT 1")
-
-    assert await cursor.fetchone() == (1,)
-
-
-async def test_a_statement_without_rows_has_none_to_fetch(connection: Connection) -> None:
-    async with connection.cursor() as cursor:
-        await cursor.execute("INSERT INTO number VALUES (1)")
-
-        assert (cursor.rowcount, cursor.lastrowid) == (1, 1)
-        assert await cursor.fetchone() is None
-        assert await cursor.fetchall() == []
-
-
-async def test_many_statements_and_scripts_are_executed_as_by_aiosqlite(connection: Connection, path: str) -> None:
-    async with connection.cursor() as cursor:
-        await cursor.executemany("INSERT INTO number VALUES (?)", [(1,), (2,)])
-        rowcount = cursor.rowcount
-    await connection.executemany("INSERT INTO number VALUES (?)", [(3,), (4,)])
-    await connection.executescript("INSERT INTO number VALUES (5); INSERT INTO number VALUES (6);")
-
-    assert rowcount == 2
-    assert numbers(path) == [1, 2, 3, 4, 5, 6]
-
-
-async def test_a_stream_fetches_what_is_asked_for(file_db: Database) -> None:
-    made = 0
-
-    def make(i: int) -> int:
-        nonlocal made
-        made += 1
-        return i
-
-    async with file_db.engine.connect() as connection:
-        await (await connection.get_raw_connection()).driver_connection.create_function("make", 1, make)
-        result = await connection.stream(text(NUMBERS.format(100_000, "make(i)")))
-        first = await result.fetchmany(3)
-        made_at_first = made
-        await result.fetchmany(FIRST_ROWS)
-        made_then = made
-        await result.close()
-        await connection.exec_driver_sql("SELECT 1")
-
-    assert first == [(1,), (2,), (3,)]
-    assert made_at_first <= FIRST_ROWS + 1  # The driver is one row ahead.
-    assert made == made_then <= 2 * FIRST_ROWS + 1
-
-
-@pytest.mark.parametrize("let_go", ["close", "rollback"])
-async def test_rows_that_nobody_wants_hold_no_lock(
-    connection: Connection, other: sqlite3.Connection, let_go: str
-) -> None:
-    await connection.executemany("INSERT INTO number VALUES (?)", [(i,) for i in range(ROWS)])
-    await connection.commit()
-    cursor = await connection.cursor().execute("SELECT i FROM number")
-    with pytest.raises(sqlite3.OperationalError, match="locked"):
-        other.execute("DELETE FROM number")
-
-    await (cursor.close() if let_go == "close" else connection.rollback())
-    await connection.run(lambda: None)  # The thread is done with it.
-
-    other.execute("DELETE FROM number")
-
-
 # Ends.
 
 
@@ -602,76 +425,7 @@ def test_a_connection_that_is_closed_ends_without_being_stopped_again(path: str)
     assert ended_quietly(thread, [], path)
 
 
-def test_an_answer_to_an_event_loop_that_is_closed_hurts_nobody(path: str, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("DEBUG", "aiosqlite")
-    blocked = Blocked()
-
-    async def leave() -> Connection:
-        connection = await connect(path)
-        leave.task = asyncio.create_task(connection.run(blocked))  # type: ignore[attr-defined]
-        await blocked.has_started()
-        return connection
-
-    async def go_on(connection: Connection) -> list[Any]:
-        rows = await connection.execute_fetchall("SELECT 1")
-        await connection.close()
-        return list(rows)
-
-    connection = asyncio.run(leave())
-    blocked.released.set()
-
-    assert asyncio.run(go_on(connection)) == [(1,)]
-    assert "returning exception" not in caplog.text
-
-
-# Settings.
-
-
-@pytest.mark.parametrize("level", ["OFF", "normal", "", "FULL; DROP TABLE pet"])
-def test_an_unknown_level_of_synchronous_is_refused(level: str) -> None:
-    with pytest.raises(ValueError, match="must be one of NORMAL, FULL, EXTRA"):
-        engines.create_engine("sqlite://", synchronous=level)
-
-
-async def test_a_journal_mode_that_can_not_be_set_is_an_error(path: str, other: sqlite3.Connection) -> None:
-    other.execute("BEGIN EXCLUSIVE")
-    engine = engines.create_engine(f"sqlite:///{path}", connect_args={"timeout": 0.05})
-
-    with pytest.raises(OperationalError, match="locked"):
-        await engine.connect()
-
-    await engine.dispose()
-
-
 # What is relied upon, and is nobody's promise.
-
-
-async def test_aiosqlite_has_the_private_names_that_are_relied_upon(path: str) -> None:
-    assert core._STOP_RUNNING_SENTINEL is not None
-    async with aiosqlite.connect(path) as stock:
-        told: list[str] = []
-        stock._tx.put_nowait((None, lambda: told.append("nobody")))
-        answer = asyncio.get_running_loop().create_future()
-        stock._tx.put_nowait((answer, lambda: "somebody"))
-        answered = await answer
-
-        assert (told, answered) == (["nobody"], "somebody")
-        assert isinstance(stock._tx, SimpleQueue)
-        assert isinstance(stock._thread, threading.Thread)
-        assert stock._running is True
-        assert isinstance(stock._connection, sqlite3.Connection)
-        assert stock._conn is stock._connection
-        cursor = await stock.cursor()
-        assert isinstance(cursor._cursor, sqlite3.Cursor)
-        assert cursor._conn is stock
-
-        stock._tx.put_nowait((None, stock._connection.close))
-        stock._tx.put_nowait((None, lambda: core._STOP_RUNNING_SENTINEL))
-        assert await becomes_true(lambda: not stock._thread.is_alive())
-        stock._connection = None
-    for method in ("execute", "executemany", "executescript", "create_function", "commit"):
-        source = inspect.getsource(getattr(aiosqlite.Connection, method))
-        assert "self._execute(" in source, method
 
 
 async def test_an_interruption_may_come_while_the_thread_lets_go_of_the_connection(
@@ -691,17 +445,6 @@ async def test_an_interruption_may_come_while_the_thread_lets_go_of_the_connecti
     await connection.close()
 
 
-async def test_a_closed_cursor_executes_nothing(connection: Connection) -> None:
-    cursor = connection.cursor()
-    await cursor.execute("SELECT 1")
-    await cursor.close()
-
-    with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
-        await cursor.execute("SELECT 1")
-    with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
-        await cursor.executemany("INSERT INTO number VALUES (?)", [(1,)])
-
-
 async def test_a_connection_that_is_opened_after_its_task_was_cancelled_is_closed(path: str) -> None:
     closed: list[bool] = []
     asked, answer = threading.Event(), threading.Event()
@@ -716,7 +459,7 @@ async def test_a_connection_that_is_opened_after_its_task_was_cancelled_is_close
         answer.wait()
         return sqlite3.connect(path, check_same_thread=False, factory=Noted)
 
-    connection = Connection(open_slowly, patience=1)
+    connection = Connection(open_slowly, lock_timeout=1)
     opening = asyncio.ensure_future(connection)
     await asyncio.to_thread(asked.wait)
     opening.cancel()
@@ -735,7 +478,7 @@ async def test_a_connection_whose_task_is_cancelled_at_once_is_not_even_opened(p
         opened.append(True)
         return sqlite3.connect(path)
 
-    connection = Connection(note, patience=1)
+    connection = Connection(note, lock_timeout=1)
     connection._thread.start = lambda: None  # type: ignore[method-assign]  # it begins when it is told to
     opening = asyncio.ensure_future(connection)
     await asyncio.sleep(0)

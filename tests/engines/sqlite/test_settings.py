@@ -11,6 +11,7 @@ from pathlib import Path
 import aiosqlite
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -26,6 +27,12 @@ from sqlmodel_alembic_async import (
     engines,
     list_pets,
 )
+
+from . import files
+
+# pytest looks for a fixture among the names of the test's own module.
+path = files.path
+other = files.other
 
 
 async def pragma(db: Database, name: str) -> object:
@@ -189,7 +196,7 @@ async def test_a_commit_that_finds_the_database_busy_leaves_nothing_behind() -> 
 
 async def test_storage_that_can_not_be_used_says_why(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("this is not a database, and it is long enough to be read as one " * 20)
-    for name, reason in (("missing/x.db", "can not be opened"), ("text.db", "not a database")):
+    for name, reason in (("missing/x.db", "cannot be opened"), ("text.db", "not a database")):
         async with Database(f"sqlite:///{tmp_path / name}") as db:
             with pytest.raises(StorageError, match=reason):
                 async with db.transaction():
@@ -285,3 +292,19 @@ async def test_a_database_in_memory_outlives_its_connections(url: str) -> None:
 
         async with db.reading() as session:
             assert await count_pets(session) == 1
+
+
+@pytest.mark.parametrize("level", ["OFF", "normal", "", "FULL; DROP TABLE pet"])
+def test_an_unknown_level_of_synchronous_is_refused(level: str) -> None:
+    with pytest.raises(ValueError, match="must be one of NORMAL, FULL, EXTRA"):
+        engines.create_engine("sqlite://", synchronous=level)
+
+
+async def test_a_journal_mode_that_can_not_be_set_is_an_error(path: str, other: sqlite3.Connection) -> None:
+    other.execute("BEGIN EXCLUSIVE")
+    engine = engines.create_engine(f"sqlite:///{path}", connect_args={"timeout": 0.05})
+
+    with pytest.raises(OperationalError, match="locked"):
+        await engine.connect()
+
+    await engine.dispose()

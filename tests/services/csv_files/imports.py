@@ -1,6 +1,8 @@
 """What the tests of imports share."""
 
+import asyncio
 import io
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -45,3 +47,20 @@ async def pets_of(session: AsyncSession) -> list[Pet]:
 
 async def users_of(session: AsyncSession) -> list[User]:
     return (await list_users(session, order_by="id", limit=1000)).items
+
+
+async def cancel_half_way(transaction: AbstractAsyncContextManager[Any]) -> None:
+    """Cancel a task that imports in this transaction, and see it end."""
+    begun = asyncio.Event()
+
+    async def work() -> None:
+        async with transaction as session:
+            await import_pets(
+                session, rows("name", *["Rex"] * 100_000), progress=lambda done: begun.set() if done > 20 else None
+            )
+
+    task = asyncio.create_task(work())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

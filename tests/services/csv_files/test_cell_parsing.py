@@ -129,7 +129,9 @@ def test_a_year_alone_is_an_estimate(said: str, estimated: bool) -> None:
     reader = CellReader(fields, date_format=None, placeholder_names="reject")
 
     assert reader.read(["2014", said])[0] == {"birth_date": date(2014, 1, 1), "birth_date_estimated": estimated}
-    assert reader.read(["2014", "no"])[2] == [("birth_date", "is a year alone, which is an estimate")]
+    assert reader.read(["2014", "no"])[2] == [
+        ("birth_date", "is a year alone, which is an estimate: give a full date, or change birth_date_estimated")
+    ]
 
 
 PLACEHOLDERS = [

@@ -1,12 +1,7 @@
-"""Exports: what is written, and where to."""
+"""Exports: what is written, and that an import reads it."""
 
 import asyncio
-import csv
 import io
-import os
-import select
-import threading
-from contextlib import ExitStack, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any, cast
@@ -30,29 +25,10 @@ from sqlmodel_alembic_async import (
     create_user,
     export_pets,
     import_pets,
-    list_pets,
 )
-from sqlmodel_alembic_async.services.csv_files import sources, targets
-from sqlmodel_alembic_async.services.csv_files.placeholders import escaped, restored
 
-from ...stress.measures import becomes_true
+from .exports import HEADER, exported
 from .imports import counts, pets_of, users_of
-
-PATIENCE = 10.0  # Seconds after which a test that hangs is ended.
-
-HEADER = (
-    "name,species,breed,color,sex,neutered,birth_date,birth_date_estimated,weight_g,microchip,status,deceased_on,"
-    "acquired_on,notes,external_ref,owner_name,owner_email,owner_phone,owner_address,owner_city,owner_postal_code,"
-    "owner_notes,owner_external_ref\r\n"
-)
-
-
-async def exported(session: AsyncSession, **filters: object) -> list[dict[str, str]]:
-    file = io.StringIO(newline="")
-    number = await export_pets(session, file, **filters)  # type: ignore[arg-type]
-    found = list(csv.DictReader(io.StringIO(file.getvalue(), newline="")))
-    assert len(found) == number
-    return found
 
 
 async def test_a_pet_and_its_owner_are_one_row_of_the_native_format(session: AsyncSession) -> None:
@@ -105,181 +81,6 @@ async def test_what_the_session_has_not_written_yet_is_exported(session: AsyncSe
     assert [row["name"] for row in await exported(session)] == ["Rex"]
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "'=x", "''-", "＝x", "＠", "'plain", "a=b"])  # noqa: RUF001
-async def test_a_cell_that_a_spreadsheet_would_run_is_defused_and_restored(session: AsyncSession, text: str) -> None:
-    await create_pet(session, PetCreate(name=text, external_ref="p1"))
-    file = io.StringIO(newline="")
-
-    await export_pets(session, file)
-
-    cell = next(csv.DictReader(io.StringIO(file.getvalue(), newline="")))["name"]
-    assert cell[0] not in "=+-@＝＋－＠"  # noqa: RUF001
-    assert cell == (text if text in ("'plain", "a=b") else f"'{text}")
-    file.seek(0)
-    report = await import_pets(session, file)
-    assert (report.unchanged, report.rejections) == (1, [])
-    assert [pet.name for pet in (await list_pets(session)).items] == [text]
-
-
-def test_a_tab_at_the_beginning_is_defused() -> None:
-    assert [escaped("color", text) for text in ("\tx", "\rx", "x\t")] == ["'\tx", "'\rx", "x\t"]
-
-
-@given(
-    field=st.sampled_from(["name", "owner_name", "breed", "color"]),
-    text=st.text(st.sampled_from("'=-?9x ") | st.characters(exclude_categories=["Cs"]), max_size=5),
-)
-def test_what_is_escaped_is_restored(field: str, text: str) -> None:
-    assert restored(field, escaped(field, text)) == text
-
-
-async def test_a_text_that_an_import_would_take_for_a_placeholder_is_marked(session: AsyncSession) -> None:
-    ada = await create_user(session, UserCreate(name="TBD", city="unknown"))
-    await create_pet(session, PetCreate(name="99", breed="Unknown", color="unknown", species="n/a", owner_id=ada.id))
-    await create_pet(session, PetCreate(name="Rex", breed="-", color="-"))
-
-    first, second = await exported(session)
-
-    assert [first[name] for name in ("name", "breed", "color", "species")] == ["'99", "'Unknown", "unknown", "n/a"]
-    assert (first["owner_name"], first["owner_city"]) == ("'TBD", "unknown")
-    assert (second["name"], second["breed"], second["color"]) == ("Rex", "'-", "'-")
-
-
-async def test_a_file_is_replaced_when_everything_is_written_and_is_its_users_alone(
-    session: AsyncSession, tmp_path: Path
-) -> None:
-    target = tmp_path / "pets.csv"
-    target.write_text("the last export")
-    await create_pet(session, PetCreate(name="Zoë"))
-
-    assert await export_pets(session, str(target)) == 1
-
-    assert target.read_bytes().decode() == HEADER + "Zoë,,,,unknown,,,false,,,active,,,,,,,,,,,,\r\n"
-    assert target.stat().st_mode & 0o777 == 0o600
-    assert os.listdir(tmp_path) == ["pets.csv"]
-
-
-async def test_what_a_link_points_to_is_replaced_and_the_link_stays(session: AsyncSession, tmp_path: Path) -> None:
-    (tmp_path / "2026").mkdir()
-    (tmp_path / "pets.csv").symlink_to(tmp_path / "2026" / "pets.csv")
-
-    for _ in range(2):
-        await export_pets(session, tmp_path / "pets.csv")
-
-    assert (tmp_path / "pets.csv").is_symlink()
-    assert (tmp_path / "2026" / "pets.csv").read_bytes().decode() == HEADER
-
-
-async def test_an_export_that_fails_leaves_the_last_one(
-    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = tmp_path / "pets.csv"
-    target.write_text("the last export")
-
-    async with db.transaction() as session:
-        await create_pet(session, PetCreate(name="Rex"))
-        monkeypatch.setattr("sqlmodel_alembic_async.services.csv_files.exporting.escaped", None)
-        with pytest.raises(TypeError):
-            await export_pets(session, target)
-
-    assert target.read_text() == "the last export"
-    assert os.listdir(tmp_path) == ["pets.csv"]
-
-
-async def test_a_device_is_written_to_and_not_replaced(session: AsyncSession) -> None:
-    await create_pet(session, PetCreate(name="Rex"))
-
-    assert await export_pets(session, "/dev/null") == 1
-    assert not Path("/dev/null").is_file()
-
-
-@pytest.mark.parametrize("is_open", [True, False])
-async def test_a_pipe_is_written_to_though_this_event_loop_reads_it(
-    session: AsyncSession, tmp_path: Path, is_open: bool
-) -> None:
-    await create_pets(session, (PetCreate(name=f"Zoë {number}", notes="🐶" * 50) for number in range(2500)))
-    await export_pets(session, tmp_path / "file.csv")
-    os.mkfifo(tmp_path / "pipe")
-    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    # A pipe whose reader goes away refuses what is written to it: then the test fails, and does not hang.
-    watchdog = threading.Timer(PATIENCE, os.close, [reading])
-    watchdog.start()
-    content = b""
-
-    async def write() -> int:
-        if not is_open:
-            return await export_pets(session, tmp_path / "pipe")
-        with (tmp_path / "pipe").open("w", encoding="utf-8", newline="") as file:
-            return await export_pets(session, file)
-
-    task = asyncio.create_task(write())
-    while not task.done():
-        await asyncio.sleep(0.001)
-        with suppress(BlockingIOError):
-            content += os.read(reading, 2**20)
-    watchdog.cancel()
-    os.close(reading)
-
-    assert await task == 2500
-    assert content == (tmp_path / "file.csv").read_bytes()
-
-
-@pytest.mark.parametrize("kind", ["full", "full and open", "without a reader"])
-async def test_an_export_to_a_pipe_can_be_cancelled(session: AsyncSession, tmp_path: Path, kind: str) -> None:
-    await create_pets(session, (PetCreate(name="Rex", notes="x" * 200) for _ in range(1000)))
-    os.mkfifo(tmp_path / "pipe")
-    with ExitStack() as stack:
-        if kind != "without a reader":
-            reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-            stack.callback(os.close, reading)
-        target: Any = tmp_path / "pipe"
-        if kind == "full and open":
-            target = stack.enter_context(target.open("w", encoding="utf-8", newline=""))
-        watchdog = threading.Timer(PATIENCE, (tmp_path / "pipe").read_bytes)
-        watchdog.daemon = True
-        watchdog.start()
-
-        task = asyncio.create_task(export_pets(session, target))
-        if kind != "without a reader":
-            assert await becomes_true(lambda: bool(select.select([reading], [], [], 0)[0]), within=PATIENCE)
-        await asyncio.sleep(4 * sources.MOMENT)  # As often it is looked whether the other end is ready.
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-        assert watchdog.is_alive()
-        watchdog.cancel()
-        for thread in threading.enumerate():
-            if thread.name == "sqlmodel_alembic_async":
-                await asyncio.to_thread(thread.join, PATIENCE)
-
-
-async def test_a_pipe_whose_reader_goes_away_is_the_callers_error(session: AsyncSession, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    with pytest.raises(BrokenPipeError), (tmp_path / "pipe").open("w", encoding="utf-8", newline="") as file:
-        os.close(reading)
-        await export_pets(session, file)
-
-
-async def test_a_pipe_that_can_not_be_opened_is_the_callers_error(
-    session: AsyncSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(path: Path) -> None:
-        raise PermissionError
-
-    os.mkfifo(tmp_path / "pipe")
-    monkeypatch.setattr(targets, "_open", refuse)
-
-    with pytest.raises(PermissionError):
-        await export_pets(session, tmp_path / "pipe")
-
-
-async def test_a_folder_that_is_missing_is_the_callers_error(session: AsyncSession, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        await export_pets(session, tmp_path / "missing" / "pets.csv")
-
-
 async def test_a_session_that_only_reads_can_export(db: Database) -> None:
     for options in ({}, {"snapshot": True}):
         async with db.reading(**options) as session:
@@ -287,8 +88,6 @@ async def test_a_session_that_only_reads_can_export(db: Database) -> None:
 
 
 _MARKS = st.sampled_from(["", "'", "''", "=", "'=", "-", "＋", "\ufeff", "\u200b"])  # noqa: RUF001
-
-
 _TEXTS = (
     st.text(
         st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]) | st.sampled_from("=+-@'\"\t\r\n,;＝\xa0"),  # noqa: RUF001

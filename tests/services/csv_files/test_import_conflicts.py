@@ -153,7 +153,7 @@ async def test_a_transaction_that_is_not_repeated_is_told_to_try_again(db: Datab
 
         task = asyncio.create_task(work())
         assert await becomes_true(lambda: waits(db), within=PATIENCE)
-    with pytest.raises(TransactionConflictError, match="changed a row meanwhile: try again"):
+    with pytest.raises(TransactionConflictError, match="changed or deleted a row in the meantime: try again"):
         await task
 
     pet = (await pets_of(db))[0]
@@ -295,7 +295,7 @@ async def test_a_key_that_is_given_to_another_pet_meanwhile_is_told_in_the_end(d
         tom = await create_pet(session, PetCreate(name="Tom"))
 
     work = importing("name,external_ref,microchip", f"Rex,p1,{CHIP}")
-    with pytest.raises(ValueError, match="belongs to another one than external_ref"):
+    with pytest.raises(ValueError, match="matches a different row than external_ref"):
         await while_another_writes(db, lambda session: update_pet(session, tom.id, PetUpdate(external_ref="p1")), work)
 
 

@@ -13,7 +13,7 @@ from sqlmodel_alembic_async.services.csv_files import key_index
 _LONG = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 50000000) SELECT max(i), 1 FROM n"
 
 
-@pytest.mark.parametrize("statement", ["_CLAIMED_TWICE", "_SAID_IN_TWO_WAYS"])
+@pytest.mark.parametrize("statement", ["_REPEATED_PET_KEYS", "_REPEATED_OWNER_KEYS"])
 async def test_keys_are_sorted_beside_the_event_loop_until_that_is_cancelled(
     monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
@@ -33,7 +33,7 @@ async def test_keys_are_sorted_beside_the_event_loop_until_that_is_cancelled(
 
 
 @pytest.mark.parametrize("pages", [5, 9, 18])
-async def test_a_ledger_that_is_full_is_told_and_nothing_is_written(
+async def test_a_key_index_that_is_full_is_told_and_nothing_is_written(
     session: AsyncSession, monkeypatch: pytest.MonkeyPatch, pages: int
 ) -> None:
     monkeypatch.setattr(key_index, "_TABLES", f"PRAGMA max_page_count = {pages}; {key_index._TABLES}")

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 from sqlmodel_alembic_async import Pet, PetCreate, User, UserCreate
 from sqlmodel_alembic_async.services.duplicates.matching import (
-    MOST_ALIKE,
+    MAX_GROUP_SIZE,
+    DuplicateIndex,
     Group,
-    Index,
     Key,
     Member,
     _packed,
     _unpacked,
-    agreed,
     keys_of,
     member_of,
     score,
+    valid_reasons,
 )
 from sqlmodel_alembic_async.services.statements.column_values import new_values
 
@@ -141,7 +141,7 @@ def pet(row_id: int, **values: Any) -> Any:
 
 
 def groups(model: type[User] | type[Pet], rows: list[Any]) -> list[Group]:
-    index = Index()
+    index = DuplicateIndex()
     for row in rows:
         index.add(member_of(row), keys_of(model, row))
     return index.take_groups()
@@ -215,11 +215,11 @@ def test_pets_whose_species_differ_are_shown_where_another_one_has_none() -> Non
 
 
 def test_what_most_have_is_a_placeholder() -> None:
-    walk_in = [user(row_id, name="Walk-in", postal_code="98116") for row_id in range(1, MOST_ALIKE + 1)]
+    walk_in = [user(row_id, name="Walk-in", postal_code="98116") for row_id in range(1, MAX_GROUP_SIZE + 1)]
 
-    assert [group.ids for group in groups(User, walk_in)] == [tuple(range(1, MOST_ALIKE + 1))]
+    assert [group.ids for group in groups(User, walk_in)] == [tuple(range(1, MAX_GROUP_SIZE + 1))]
     for more in (1, 2, 3):
-        walk_in.append(user(MOST_ALIKE + more, name="Walk-in", postal_code="98116"))
+        walk_in.append(user(MAX_GROUP_SIZE + more, name="Walk-in", postal_code="98116"))
         assert groups(User, walk_in) == []
 
 
@@ -263,7 +263,7 @@ def test_a_group_agrees_in_each_of_its_reasons_and_no_pair_is_missed(values: lis
             shared = keys_of(model, by_id[one]) & keys_of(model, by_id[other])
             assert set(group.reasons) <= {reason for reason, _ in shared}
     for one, other in combinations(rows, 2):
-        reasons = agreed(keys_of(model, one) & keys_of(model, other), [member_of(one), member_of(other)])
+        reasons = valid_reasons(keys_of(model, one) & keys_of(model, other), [member_of(one), member_of(other)])
         shown = {reason for group in found if {one.id, other.id} <= set(group.ids) for reason in group.reasons}
         assert set(reasons) <= shown
     assert len({group.ids for group in found}) == len(found)
@@ -273,7 +273,7 @@ def test_a_group_agrees_in_each_of_its_reasons_and_no_pair_is_missed(values: lis
 
 
 def test_an_index_is_neither_copied_nor_visited_in_one_long_step() -> None:
-    index = Index()
+    index = DuplicateIndex()
     for number in range(20_000):
         keys: set[Key] = {("owner_and_name", f"{number // 2}"), ("microchip", f"{number}")}
         index.add(Member(number, 15 * (number % 2), True), keys)
@@ -289,7 +289,7 @@ def test_an_index_is_neither_copied_nor_visited_in_one_long_step() -> None:
 
 @pytest.mark.parametrize("member", [Member(1, 0, False), Member(2**31 - 1, 15, True), Member(7, 2**20, False)])
 def test_a_member_is_unpacked_as_it_was(member: Member) -> None:
-    index = Index()
+    index = DuplicateIndex()
     other = member._replace(id=member.id + 1)
     for each in (other, member):
         index.add(each, [("microchip", "1")])

@@ -35,7 +35,7 @@ from sqlmodel_alembic_async import (
     list_users,
     update_user,
 )
-from sqlmodel_alembic_async.services.duplicates.matching import MOST_ALIKE
+from sqlmodel_alembic_async.services.duplicates.matching import MAX_GROUP_SIZE
 
 from ...conftest import Statements
 from .test_matching import BORN, CHIP, PETS, USERS
@@ -290,11 +290,11 @@ async def test_what_is_pending_and_what_is_archived_is_looked_at_too(session: As
 
 async def test_a_placeholder_refuses_nobody(session: AsyncSession) -> None:
     walk_in = UserCreate(name="Walk-in", postal_code="98116")
-    await create_users(session, [walk_in] * (MOST_ALIKE - 1))
+    await create_users(session, [walk_in] * (MAX_GROUP_SIZE - 1))
 
     with pytest.raises(SimilarExistsError, match="…") as caught:
         await create_user(session, walk_in, on_similar="error")
-    assert len(caught.value.candidates) == MOST_ALIKE - 1
+    assert len(caught.value.candidates) == MAX_GROUP_SIZE - 1
     await create_user(session, walk_in)
     assert len(await shown(session)) == 1
     await create_user(session, walk_in, on_similar="error")

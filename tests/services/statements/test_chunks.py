@@ -27,11 +27,11 @@ from sqlmodel_alembic_async import (
     stream_pets,
     stream_users,
 )
-from sqlmodel_alembic_async.services.csv_files import batch_import, exporting, owner_matching
+from sqlmodel_alembic_async.services.csv_files import batch_import, exporting, owner_matching, pet_matching
 from sqlmodel_alembic_async.services.csv_files.cell_parsing import CellReader
-from sqlmodel_alembic_async.services.csv_files.key_index import Ledger
+from sqlmodel_alembic_async.services.csv_files.key_index import KeyIndex
 from sqlmodel_alembic_async.services.duplicates import search
-from sqlmodel_alembic_async.services.statements import chunks, many_rows
+from sqlmodel_alembic_async.services.statements import chunks
 
 NUMBER = 2500
 KEYED = "name,external_ref,owner_name,owner_email\r\n" + "".join(
@@ -82,9 +82,9 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
     turns = Turns()
     places: list[tuple[Any, str]] = [
         (CellReader, "read"),
-        (Ledger, "claim"),
-        (batch_import, "valid_values"),
-        (batch_import, "given"),
+        (KeyIndex, "add_row"),
+        (pet_matching, "valid_values"),
+        (pet_matching, "non_blank_values"),
         (batch_import, "stamped"),
         (owner_matching, "_keyed_owner"),
         (search, "keys_of"),
@@ -115,7 +115,7 @@ async def test_rows_of_a_file_are_handled_in_slices(db: Database, turns: Turns) 
             async with db.transaction() as session:
                 await import_pets(session, io.StringIO(KEYED))
 
-    wanted = ("read", "claim", "valid_values", "given", "stamped", "_keyed_owner")
+    wanted = ("read", "add_row", "valid_values", "non_blank_values", "stamped", "_keyed_owner")
     assert {name: turns.most[name] for name in wanted} == dict.fromkeys(wanted, chunks.SLICE)
 
 
@@ -158,15 +158,6 @@ async def test_streams_exports_and_long_pages_are_made_in_slices(session: AsyncS
             assert await export_pets(session, io.StringIO()) == NUMBER
 
     assert (turns.most["load"], turns.most["_cells"]) == (chunks.SLICE, chunks.SLICE)
-
-
-def test_the_parameters_of_a_wide_statement_are_made_in_portions() -> None:
-    rows: list[dict[str, Any]] = [{"id": number} for number in range(2500)]
-
-    assert [len(portion) for portion in many_rows._portions(rows, 10)] == [1000, 1000, 500]
-    assert [len(portion) for portion in many_rows._portions(rows, 22)] == [454] * 5 + [230]
-    assert [row for portion in many_rows._portions(rows, 22) for row in portion] == rows
-    assert list(many_rows._portions([], 0)) == []
 
 
 async def test_work_on_no_items_is_none() -> None:

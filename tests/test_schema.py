@@ -1,9 +1,8 @@
-"""Migrations that end in the middle: a server that commits each DDL statement keeps what was done by then."""
+"""Tables made and removed: what an interruption left half done is finished, and what a host made is left alone."""
 
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from itertools import count
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
+from sqlmodel import SQLModel
 
 from sqlmodel_alembic_async import (
     Database,
@@ -21,6 +21,7 @@ from sqlmodel_alembic_async import (
     count_users,
     create_pet,
     create_user,
+    list_pets,
     migrations,
 )
 from sqlmodel_alembic_async.models import TABLES
@@ -28,29 +29,20 @@ from sqlmodel_alembic_async.models import TABLES
 from .migrating import (
     CHANGES,
     VERSION_TABLE,
+    Work,
     alembic,
     ask,
     ask_once,
+    create_tables,
     definitions,
-    outcome,
-    start,
+    downgrade,
+    half_created,
+    half_dropped,
+    quoted,
     table_names,
+    upgrade,
     versions,
 )
-
-Work = Callable[[Database], Awaitable[None]]
-
-
-async def upgrade(db: Database) -> None:
-    await migrations.upgrade(database=db)
-
-
-async def downgrade(db: Database) -> None:
-    await migrations.downgrade("base", database=db)
-
-
-async def create_tables(db: Database) -> None:
-    await db.create_tables()
 
 
 class LostError(Exception):
@@ -186,10 +178,6 @@ async def remove_tables(db: Database) -> None:
             await connection.exec_driver_sql(f"DROP TABLE {quoted(db, table)}")
 
 
-def quoted(db: Database, name: str) -> str:
-    return str(db.engine.dialect.identifier_preparer.quote(name))
-
-
 DIES = """
 import asyncio, os, signal, sys
 import sqlalchemy as sa
@@ -221,84 +209,6 @@ async def test_a_plain_upgrade_finishes_what_a_killed_process_began(empty_url: U
 
     assert await ask_once(empty_url, schema) == whole
     assert await ask_once(empty_url, versions) == [migrations.head()]
-
-
-async def half_dropped(db: Database) -> None:
-    """Leave what a downgrade does that was interrupted after its first statement."""
-    await upgrade(db)
-    async with db.engine.begin() as connection:
-        await connection.exec_driver_sql("DROP TABLE pet")
-
-
-async def half_created(db: Database) -> None:
-    """Leave what an upgrade does that was interrupted before its last statements."""
-    await upgrade(db)
-    async with db.engine.begin() as connection:
-        await connection.exec_driver_sql("DROP TABLE pet")
-        await connection.exec_driver_sql(f"DELETE FROM {VERSION_TABLE}")
-
-
-async def test_one_step_back_finishes_an_interrupted_downgrade(empty_url: URL) -> None:
-    async with Database(empty_url) as db:
-        await half_dropped(db)
-
-        await migrations.downgrade("-1", database=db)
-
-        assert await ask(db, table_names) == {VERSION_TABLE}
-        assert await migrations.current(database=db) is None
-
-
-async def test_a_downgrade_to_where_the_tables_never_were_is_refused(empty_url: URL) -> None:
-    async with Database(empty_url) as db:
-        await half_created(db)
-
-        with pytest.raises(ValueError, match="not a valid downgrade target"):
-            await migrations.downgrade(str(migrations.head()), database=db)
-
-        assert await migrations.current(database=db) is None
-        await upgrade(db)
-        assert await ask(db, table_names) == {*TABLES, VERSION_TABLE}
-
-
-async def test_commands_that_only_look_correct_nothing(empty_url: URL) -> None:
-    head = str(migrations.head())
-    async with Database(empty_url) as db:
-        for leave, current in [(half_dropped, f"{head} (head)"), (half_created, "")]:
-            await leave(db)
-            tables = await ask(db, table_names)
-
-            assert alembic(empty_url, "current").strip() == current
-            code, _, _ = outcome(start(empty_url, "check"))
-
-            assert code != 0
-            assert await ask(db, table_names) == tables
-            assert await migrations.current(database=db) == (head if current else None)
-
-
-async def test_a_database_of_a_newer_version_stays_as_it_is_whatever_tables_it_has(empty_url: URL) -> None:
-    async with Database(empty_url) as db:
-        await half_dropped(db)
-        async with db.engine.begin() as connection:
-            await connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = 'newer'")
-
-        for work in (upgrade, downgrade):
-            with pytest.raises(DatabaseError, match="revision newer"):
-                await work(db)
-
-        assert await ask(db, versions) == ["newer"]
-        assert await ask(db, table_names) == {"user", VERSION_TABLE}
-
-
-async def test_an_upgrade_after_an_interrupted_downgrade_keeps_the_rows_that_are_left(empty_url: URL) -> None:
-    async with Database(empty_url) as db:
-        await half_dropped(db)
-        async with db.transaction() as session:
-            await create_user(session, UserCreate(name="Ada"))
-
-        await upgrade(db)
-
-        async with db.reading() as session:
-            assert (await count_users(session), await count_pets(session)) == (1, 0)
 
 
 async def test_tables_that_create_tables_made_become_migrated_ones(empty_url: URL) -> None:
@@ -344,7 +254,7 @@ async def test_a_hosts_table_of_the_same_name_is_refused_and_left_alone(
     async with Database(empty_url) as db:
         await make_foreign(db, name, kind)
 
-        with pytest.raises(DatabaseError, match=f'"{name}" that is not this package\'s'):
+        with pytest.raises(DatabaseError, match=f'table "{name}" already exists'):
             await work(db)
         await downgrade(db)
 
@@ -362,7 +272,7 @@ async def test_a_hosts_table_in_the_place_of_a_dropped_one_is_refused_and_left_a
         async with db.engine.begin() as connection:
             await connection.exec_driver_sql(f"DROP TABLE {quoted(db, 'user')}")
 
-        with pytest.raises(DatabaseError, match='"pet" that is not'):
+        with pytest.raises(DatabaseError, match='table "pet" already exists'):
             await work(db)
 
         assert await rows_of(db, "pet") == [(1, "Ada")]
@@ -392,24 +302,10 @@ async def test_a_table_that_lacks_a_column_or_a_constraint_is_not_taken_for_whol
         before = await ask(db, table_names)
 
         for work in (upgrade, create_tables):
-            with pytest.raises(DatabaseError, match='"user" that is not'):
+            with pytest.raises(DatabaseError, match='table "user" already exists'):
                 await work(db)
 
         assert await ask(db, table_names) == before
-
-
-async def test_rows_in_tables_without_a_version_are_not_taken_back(empty_url: URL) -> None:
-    async with Database(empty_url) as db:
-        await upgrade(db)
-        async with db.transaction() as session:
-            await create_user(session, UserCreate(name="Ada"))
-        async with db.engine.begin() as connection:
-            await connection.exec_driver_sql(f"DELETE FROM {VERSION_TABLE}")
-
-        await downgrade(db)
-
-        async with db.reading() as session:
-            assert await count_users(session) == 1
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql"], indirect=True)
@@ -465,3 +361,36 @@ async def test_tables_are_created_in_the_schema_that_the_engine_translates_to(em
         async with db.transaction() as session:
             await create_user(session, UserCreate(name="Grace"))
             assert await count_users(session) == 1
+
+
+async def names(db: Database) -> list[str]:
+    async with db.reading() as session:
+        return [pet.name for pet in (await list_pets(session)).items]
+
+
+async def test_create_tables_makes_only_what_is_missing_and_ours(empty_url: URL) -> None:
+    async with Database(empty_url) as db:
+        await db.create_tables()
+        await db.create_tables()
+        async with db.transaction() as session:
+            owner = await create_user(session, UserCreate(name="Ada"))
+            await create_pet(session, PetCreate(name="Rex", owner_id=owner.id))
+
+        assert await names(db) == ["Rex"]
+
+
+async def test_tables_can_be_created_by_many_at_once(empty_url: URL) -> None:
+    async def create() -> None:
+        async with Database(empty_url) as db:
+            await db.create_tables()
+
+    results = await asyncio.gather(*(create() for _ in range(8)), return_exceptions=True)
+
+    assert results == [None] * 8
+    tables = [SQLModel.metadata.tables[name] for name in TABLES]
+    assert await ask_once(empty_url, index_names) >= {index.name for table in tables for index in table.indexes}
+
+
+def index_names(connection: sa.Connection) -> set[str | None]:
+    inspector = sa.inspect(connection)
+    return {index["name"] for table in TABLES for index in inspector.get_indexes(table)}
