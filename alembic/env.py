@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging.config import fileConfig
 from typing import Any
 
@@ -11,10 +11,11 @@ from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlmodel import SQLModel
 
-from sqlmodel_alembic_async import columns, schema
+from sqlmodel_alembic_async import columns, migration_plan, schema, schema_locks
 from sqlmodel_alembic_async.databases import Database
+from sqlmodel_alembic_async.engines import BEGIN
 from sqlmodel_alembic_async.errors import ConflictError
-from sqlmodel_alembic_async.migrations import VERSION_TABLE, run_to_the_end
+from sqlmodel_alembic_async.migrations import VERSION, VERSION_TABLE, run_to_the_end
 from sqlmodel_alembic_async.models import TABLES
 
 config = context.config
@@ -58,62 +59,78 @@ def run_offline() -> None:
 
 def run_on(connection: sa.Connection, mark_begun: Callable[[], None]) -> None:
     """Migrate on this connection, one process at a time; call `mark_begun` as soon as the lock is held."""
-    lock = _sqlite if connection.dialect.name == "sqlite" else schema.alone
-    with lock(connection):
+    if connection.dialect.name == "sqlite" and _is_done_without_lock(connection):
+        return
+    connection.execution_options(**{BEGIN: "IMMEDIATE"})
+    with _foreign_keys_disabled(connection), schema_locks.alone(connection):
         mark_begun()
-        # Alembic does not commit a transaction that has begun before configure(): schema.alone() commits it.
-        context.configure(connection=connection, transactional_ddl=connection.in_transaction(), **OPTIONS)
-        _correct_version(connection)
-        context.run_migrations()
+        _configure(connection)
+        if not migration_plan.is_done(connection, context.get_context()):  # Another process may have done it meanwhile.
+            with _no_new_orphans(connection):
+                migration_plan.correct_version(connection, context.get_context())
+                context.run_migrations()
+
+
+def _is_done_without_lock(connection: sa.Connection) -> bool:
+    # SQLite has one lock for all writers: do not wait for it without need. The servers' lock is for migrations only.
+    connection.execution_options(**{BEGIN: "DEFERRED"})
+    with connection.begin():
+        _configure(connection)
+        return migration_plan.is_done(connection, context.get_context())
+
+
+def _configure(connection: sa.Connection) -> None:
+    # Alembic does not commit a transaction that has begun before configure(): schema_locks.alone() commits it.
+    context.configure(
+        connection=connection,
+        transactional_ddl=connection.in_transaction(),
+        version_table_schema=connection.schema_for_object(VERSION),
+        **OPTIONS,
+    )
 
 
 @contextmanager
-def _sqlite(connection: sa.Connection) -> Iterator[None]:
+def _foreign_keys_disabled(connection: sa.Connection) -> Iterator[None]:
     # A batch migration drops the old table after it has copied the rows. With foreign keys enabled, this would delete
     # or change the rows that refer to it. SQLite ignores this PRAGMA inside a transaction.
+    if connection.dialect.name != "sqlite":
+        yield
+        return
     driver = connection.connection
     try:
         driver.cursor().execute("PRAGMA foreign_keys = OFF")
-        with schema.alone(connection):
-            before = _orphans(connection)
-            yield
-            if orphans := _orphans(connection) - before:
-                raise ConflictError(f"{len(orphans)} rows would refer to rows that do not exist: nothing was migrated")
+        yield
     finally:
         if not connection.invalidated:
-            driver.cursor().execute("PRAGMA foreign_keys = ON")
+            try:
+                driver.cursor().execute("PRAGMA foreign_keys = ON")
+            except BaseException:  # Also a cancellation: do not reuse this connection without foreign keys.
+                connection.invalidate()
+                raise
+
+
+@contextmanager
+def _no_new_orphans(connection: sa.Connection) -> Iterator[None]:
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    before = _orphans(connection)
+    yield
+    if orphans := _orphans(connection) - before:
+        raise ConflictError(f"{len(orphans)} rows would refer to rows that do not exist: nothing was migrated")
 
 
 def _orphans(connection: sa.Connection) -> set[tuple[Any, ...]]:
-    # This checks all tables of the file. Other applications' tables may already have such rows.
-    return set(map(tuple, connection.exec_driver_sql("PRAGMA foreign_key_check")))
-
-
-def _correct_version(connection: sa.Connection) -> None:
-    """If the first revision was interrupted, correct the stored version so that Alembic runs the revision again.
-
-    MariaDB and MySQL commit each DDL statement. If the version is stored but a table is missing, a downgrade was
-    interrupted. If no version is stored but there are empty tables, an upgrade was interrupted.
-    """
-    migration = context.get_context()
-    plan, heads = migration.opts["fn"], migration.get_current_heads()
-    if not sa.inspect(connection).has_table(VERSION_TABLE):
-        return
-    version = sa.table(VERSION_TABLE, sa.column("version_num"))
-    for first in migration.script.get_bases():
-        tables = getattr(migration.script.get_revision(first).module, "TABLES", ())
-        existing = [table for table in tables if schema.exists(connection, table)]
-        half_dropped = heads == (first,) and len(existing) < len(tables)
-        half_created = heads == () and existing and all(_is_own_and_empty(connection, table) for table in existing)
-        if half_dropped and plan.__name__ == "upgrade":
-            connection.execute(version.delete())
-        if half_created and plan.__name__ == "downgrade" and plan((first,), migration):
-            connection.execute(version.insert().values(version_num=first))
-
-
-def _is_own_and_empty(connection: sa.Connection, table: sa.Table) -> bool:
-    rows = sa.select(sa.literal(1)).select_from(table).limit(1)
-    return schema.is_same(connection, table) and connection.execute(rows).first() is None
+    # Other applications' tables may already have such rows.
+    own_tables = [SQLModel.metadata.tables[name] for name in TABLES]
+    names = {*TABLES}.union(*(schema.referring_tables(connection, table) for table in own_tables))
+    found = set()
+    for name in names:
+        # SQLite cannot check a table with a foreign key to columns that are not unique.
+        with suppress(sa.exc.OperationalError):
+            rows = connection.execute(sa.text("SELECT * FROM pragma_foreign_key_check(:name)"), {"name": name})
+            found.update(map(tuple, rows))
+    return found
 
 
 async def run_online() -> None:

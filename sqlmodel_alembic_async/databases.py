@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import SQLModel
 
-from . import engines, schema
+from . import engines, schema, schema_locks
 from .computed_once import ComputedOnce
 from .driver_errors import committing, translated
 from .models import TABLES
@@ -200,14 +200,17 @@ class Database:
         """Create the missing tables, for tests and prototypes; use migrations.upgrade() everywhere else.
 
         Raises:
-            DatabaseError: A different table has the name of one of this package's tables. Nothing is changed.
-            TransactionConflictError: Another process is changing the tables, and did not end in time.
+            RuntimeError: This task has an open transaction() of this database. Or the process was forked while its
+                parent had this SQLite file open.
+            DatabaseError: A different table has the name of one of this package's tables, the URL names no database, or
+                the user has no right to create tables. Nothing is changed.
+            TransactionConflictError: Another process is changing the tables, or another transaction holds a lock on
+                them, and did not end in time.
             DatabaseUnavailableError: No connection could be opened, or it was lost.
             StorageError: The storage is full or read-only, or the file cannot be opened.
-            RuntimeError: The process was forked while its parent had this SQLite file open.
 
         """
-        with translated(OSError):
+        with self._no_nested_transaction(), translated(OSError):
             async with self._writer.connect() as connection:
                 await connection.run_sync(_create_tables)
 
@@ -226,7 +229,7 @@ class Database:
 
 
 def _create_tables(connection: sa.Connection) -> None:
-    with schema.alone(connection):
+    with schema_locks.alone(connection):
         schema.create(connection, [SQLModel.metadata.tables[name] for name in TABLES])
 
 

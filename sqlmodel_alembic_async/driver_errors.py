@@ -41,15 +41,18 @@ _DOES_NOT_FIT: _Codes = (
 _CONFLICT: _Codes = (
     {"SQLITE_BUSY", "SQLITE_BUSY_SNAPSHOT", "SQLITE_BUSY_RECOVERY", "SQLITE_BUSY_TIMEOUT"}
     | {"SQLITE_LOCKED", "SQLITE_LOCKED_SHAREDCACHE"}
-    | {"40001", "40P01", "55P03"}
-    | {1020, 1205, 1213, 3572}
+    | {"40001", "40P01"}
+    | {1020, 1213, 3572}
 )
+_LOCK_TIMEOUT: _Codes = {"55P03", 1205}
 _UNAVAILABLE: _Codes = (
     {"3D000", "53300", "57P01", "57P02", "57P03", "57P05"}
     | {1040, 1044, 1045, 1049, 1053, 1203, 1698, 1927}
     | {2002, 2003, 2006, 2013, 2055, 4031}
 )
 _TABLE_MISSING: _Codes = {"42P01", 1146}
+_NO_RIGHT: _Codes = {"42501", 1142}
+_IN_USE: _Codes = {"2BP01"}
 
 _STORAGE: dict[str | int | None, str] = {
     "SQLITE_FULL": "the storage is full",
@@ -179,12 +182,21 @@ def _translate_code(driver: BaseException, code: str | int | None, statement: st
         return InvalidValueError(field=column.rpartition(".")[2] or None)
     if code in _CONFLICT:
         return TransactionConflictError("another transaction conflicted with this one: repeat this transaction")
+    if code in _LOCK_TIMEOUT:
+        return TransactionConflictError(
+            "another transaction, which may be idle, holds a lock on the table or the row: end that transaction, and"
+            " repeat this one"
+        )
     if text := _STORAGE.get(code) or _STORAGE.get(_primary_code(code)):
         return StorageError(text)
     if code in _UNAVAILABLE or str(code)[:2] in ("08", "28") or isinstance(driver, OSError):
         return DatabaseUnavailableError("the database cannot be reached, or it refused the connection")
     if code in _TABLE_MISSING or "no such table" in str(driver):
         return DatabaseError("a table is missing: migrate first, with `alembic upgrade head`")
+    if code in _NO_RIGHT:
+        return DatabaseError("the user of the database URL lacks a right on the table or the schema: grant it")
+    if code in _IN_USE:
+        return DatabaseError("another object, such as a view, depends on the table: drop that object first")
     return DatabaseError("the database refused the statement: __cause__ has the class and code of the driver's error")
 
 

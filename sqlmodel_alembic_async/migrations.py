@@ -1,10 +1,7 @@
 """Run Alembic's commands as coroutines: inside a running event loop, and from an installed package."""
 
 import asyncio
-import os
-import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -14,23 +11,19 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
+from . import schema
+from .command_lock import one_command_per_process, outer_proxies_restored
 from .databases import Database
 from .databases import database as default_database
 from .driver_errors import translated
-from .engines import BEGIN
 from .errors import DatabaseError
 
 VERSION_TABLE = (
     "sqlmodel_alembic_async_version"  # Not Alembic's default: the application's own Alembic can use the database, too.
 )
+VERSION = sa.Table(VERSION_TABLE, sa.MetaData(), sa.Column("version_num", sa.String(32)))
 
 _PACKAGE = Path(__file__).parent
-_LOCK_POLL_INTERVAL = 0.02  # Seconds between two attempts to take the lock.
-_alembic_lock = threading.Lock()
-
-# In a forked child process, the thread that holds the lock does not exist. The logging module resets its locks in the
-# same way. Only Unix has fork() and register_at_fork().
-getattr(os, "register_at_fork", dict)(after_in_child=_alembic_lock._at_fork_reinit)  # type: ignore[attr-defined]  # not in typeshed
 
 _Work = Callable[[sa.Connection, Callable[[], None]], None]
 
@@ -41,15 +34,20 @@ async def upgrade(revision: str = "head", *, database: Database = default_databa
     It waits while another process migrates the database. After it has begun to change the database, it runs to its end:
     a cancellation is raised only then.
 
+    An env.py may await it before its own `context.configure`. Do not run other Alembic commands in this process at the
+    same time: Alembic keeps the running command in module globals.
+
     Args:
         revision: A revision, "head" for the newest one, or a relative one such as "+1".
         database: The database; by default the one of DATABASE_URL.
 
     Raises:
         ConflictError: On SQLite, rows would refer to rows that do not exist. Nothing is migrated.
-        DatabaseError: A newer version of this package migrated the database, or a different table has the name of one
-            of this package's tables.
-        TransactionConflictError: Another process is changing the tables, and did not end in time.
+        DatabaseError: A newer version of this package migrated the database, the version table contains a value that is
+            not a revision, a different table has the name of one of this package's tables, the URL names no database,
+            or the user lacks a right.
+        TransactionConflictError: Another process is changing the tables, or another transaction uses them, and did not
+            end in time.
         DatabaseUnavailableError: No connection could be opened, or it was lost.
         StorageError: The storage is full or read-only, or the file cannot be opened.
         RuntimeError: The process was forked while its parent had this SQLite file open.
@@ -65,15 +63,20 @@ async def downgrade(revision: str, *, database: Database = default_database) -> 
     It waits while another process migrates the database. After it has begun to change the database, it runs to its end:
     a cancellation is raised only then.
 
+    An env.py may await it before its own `context.configure`. Do not run other Alembic commands in this process at the
+    same time: Alembic keeps the running command in module globals.
+
     Args:
         revision: A revision, "base" for the state before the first one, or a relative one such as "-1".
         database: The database; by default the one of DATABASE_URL.
 
     Raises:
         ConflictError: On SQLite, rows would refer to rows that do not exist. Nothing is migrated.
-        DatabaseError: A newer version of this package migrated the database, or a different table has the name of one
-            of this package's tables.
-        TransactionConflictError: Another process is changing the tables, and did not end in time.
+        DatabaseError: A newer version of this package migrated the database, the version table contains a value that is
+            not a revision, a different table has the name of one of this package's tables, another table has a foreign
+            key to one of them, the URL names no database, or the user lacks a right.
+        TransactionConflictError: Another process is changing the tables, or another transaction uses them, and did not
+            end in time.
         DatabaseUnavailableError: No connection could be opened, or it was lost.
         StorageError: The storage is full or read-only, or the file cannot be opened.
         RuntimeError: The process was forked while its parent had this SQLite file open.
@@ -89,7 +92,8 @@ async def current(*, database: Database = default_database) -> str | None:
     Raises:
         DatabaseUnavailableError: No connection could be opened, or it was lost.
         StorageError: The storage is corrupt, or the file cannot be opened.
-        DatabaseError: The database refused the statement for another reason.
+        DatabaseError: The version table contains a value that is not a revision, the URL names no database, or the
+            database refused the statement for another reason.
         RuntimeError: The process was forked while its parent had this SQLite file open.
 
     """
@@ -120,7 +124,6 @@ async def run_to_the_end(database: Database, work: _Work) -> None:
 
     async def run() -> None:
         async with database.engine.connect() as connection:
-            await connection.execution_options(**{BEGIN: "IMMEDIATE"})
             await connection.run_sync(work, mark_begun)
 
     task = asyncio.create_task(run())
@@ -142,21 +145,20 @@ async def _run(database: Database, alembic_command: Callable[[Config, str], None
         config = _config()
         config.attributes.update(connection=connection, mark_begun=mark_begun)
         try:
-            with translated():
+            with translated(), outer_proxies_restored():
                 alembic_command(config, revision)
         except CommandError as error:
             raise _migration_error(connection, revision, error) from error
 
     if not revision:
         raise ValueError('the revision must not be empty: use "head" for the newest one')
-    async with _one_command_per_process():
+    async with one_command_per_process():
         with translated(OSError):
             await run_to_the_end(database, run)
 
 
 def _migration_error(connection: sa.Connection, revision: str, error: CommandError) -> Exception:
-    script = ScriptDirectory.from_config(_config())
-    known = {script.revision for script in script.walk_revisions()}
+    known = _known_revisions()
     if unknown := [revision for revision in _stored_revisions(connection) if revision not in known]:
         return DatabaseError(
             f"the database is at revision {', '.join(unknown)}, which this version of the package does not know:"
@@ -165,15 +167,8 @@ def _migration_error(connection: sa.Connection, revision: str, error: CommandErr
     return ValueError(f"cannot migrate to {revision!r}: {error}")
 
 
-@asynccontextmanager
-async def _one_command_per_process() -> AsyncIterator[None]:
-    # Alembic keeps its context in module globals, so that a process can run only one command at a time.
-    while not _alembic_lock.acquire(blocking=False):  # noqa: ASYNC110  # an asyncio.Lock works in one event loop only
-        await asyncio.sleep(_LOCK_POLL_INTERVAL)
-    try:
-        yield
-    finally:
-        _alembic_lock.release()
+def _known_revisions() -> set[str]:
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
 
 
 def _config() -> Config:
@@ -192,5 +187,19 @@ def _current(connection: sa.Connection) -> str | None:
 
 def _stored_revisions(connection: sa.Connection) -> list[str]:
     # This package writes at most one revision. Other programs may have written more into the table.
-    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-    return sorted(context.get_current_heads())
+    if not schema.exists(connection, VERSION):
+        return []
+    options = {"version_table": VERSION_TABLE, "version_table_schema": connection.schema_for_object(VERSION)}
+    stored = MigrationContext.configure(connection, opts=options).get_current_heads()
+    if len(set(stored)) < len(stored) or not all(map(_can_be_revision, stored)):
+        raise DatabaseError(
+            f"the table {VERSION_TABLE} contains a value that is not a revision: write the right revision into it"
+        )
+    return sorted(stored)
+
+
+def _can_be_revision(stored: object) -> bool:
+    # Alembic also accepts symbolic names and abbreviations, but then it cannot update the stored value.
+    if not isinstance(stored, str) or stored in ("base", "head", "heads"):
+        return False
+    return not any(revision.startswith(stored) for revision in _known_revisions() - {stored})

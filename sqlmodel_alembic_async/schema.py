@@ -1,65 +1,21 @@
-"""Create and drop tables, one process at a time; complete a creation or a removal that was interrupted."""
+"""Create and drop tables; complete a creation or a removal that was interrupted."""
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from functools import partial
 
 import sqlalchemy as sa
 
-from .errors import DatabaseError, TransactionConflictError
+from .errors import DatabaseError
 
-LOCK_TIMEOUT = 3600  # Seconds that a process waits for another one's changes, on MariaDB and MySQL.
-
-# These must not change: other versions of this package take the same locks. PostgreSQL's advisory locks are numbers.
-_LOCK_ID = 0x5A17E7
-_LOCK_NAME = "sqlmodel_alembic_async_version"
-
-
-@contextmanager
-def alone(connection: sa.Connection) -> Iterator[None]:
-    """Hold a lock so that only one process at a time changes the schema; commit at the end, or roll back on an error.
-
-    The block runs in a transaction. On MariaDB and MySQL, each DDL statement commits nevertheless. PostgreSQL waits for
-    the lock without a timeout.
-
-    Raises:
-        TransactionConflictError: On MariaDB and MySQL, another process held the lock for LOCK_TIMEOUT seconds.
-        sqlalchemy.exc.OperationalError: On SQLite, another connection held the write lock for longer than its timeout.
-
-    """
-    guard = {"sqlite": _sqlite, "postgresql": _postgresql}.get(connection.dialect.name, _mysql)
-    with guard(connection):
-        yield
-
-
-@contextmanager
-def _sqlite(connection: sa.Connection) -> Iterator[None]:
-    with connection.begin():  # With BEGIN IMMEDIATE, the first statement takes the write lock.
-        yield
-
-
-@contextmanager
-def _postgresql(connection: sa.Connection) -> Iterator[None]:
-    with connection.begin():
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_ID)))
-        yield
-
-
-@contextmanager
-def _mysql(connection: sa.Connection) -> Iterator[None]:
-    # The server's session holds the lock, not the transaction: each DDL statement commits.
-    name = sa.func.concat(sa.func.left(sa.func.sha1(sa.func.database()), 16), ":", _LOCK_NAME)
-    if not connection.scalar(sa.select(sa.func.get_lock(name, LOCK_TIMEOUT))):
-        raise TransactionConflictError("another process is changing the tables of this database: try again later")
-    connection.commit()
-    try:
-        yield
-        connection.commit()
-    finally:
-        if not connection.invalidated:  # The server releases the lock of a lost connection.
-            connection.rollback()
-            connection.execute(sa.select(sa.func.release_lock(name)))
-            connection.commit()
+# The tables that have a foreign key to a table.
+_REFERRING = {
+    "sqlite": "SELECT m.name FROM sqlite_master AS m JOIN pragma_foreign_key_list(m.name) AS k"
+    " WHERE m.type = 'table' AND lower(k.\"table\") = :name",
+    "postgresql": "SELECT c.relname FROM pg_constraint AS k JOIN pg_class AS c ON c.oid = k.conrelid"
+    " WHERE k.contype = 'f' AND k.confrelid = to_regclass(:qualified_name)",
+    "mysql": "SELECT table_name FROM information_schema.key_column_usage"
+    " WHERE referenced_table_schema = coalesce(:schema, database()) AND referenced_table_name = :name",
+}
 
 
 def create(connection: sa.Connection, tables: Collection[sa.Table]) -> None:
@@ -97,29 +53,94 @@ def drop(connection: sa.Connection, tables: Collection[sa.Table]) -> None:
     """Drop the tables that exist, in reverse order.
 
     Raises:
-        DatabaseError: A different table has the name of one of these tables. Nothing is changed.
+        DatabaseError: A different table has the name of one of these tables, or another table has a foreign key to one
+            of them. Nothing is changed.
 
     """
     existing = _existing(connection, tables)
+    for table in existing or ():
+        if others := referring_tables(connection, table) - {table.name for table in tables}:
+            raise DatabaseError(
+                f'the table "{min(others)}" has a foreign key to "{table.name}": drop that key or table first'
+            )
     for table in reversed(list(tables)):
         if existing is None or table in existing:
             connection.execute(sa.schema.DropTable(table))
 
 
+def drop_if_empty(connection: sa.Connection, tables: Collection[sa.Table]) -> bool:
+    """Drop the tables if none of them has a row, on MariaDB and MySQL; return whether they were dropped.
+
+    Raises:
+        DatabaseError: As drop().
+
+    """
+    # With the table locks, no other transaction can commit a row between the query and the DROP TABLE.
+    locks = ", ".join(f"{_qualified_name(connection, table)} WRITE" for table in tables)
+    connection.exec_driver_sql(f"LOCK TABLES {locks}")
+    queries = [sa.select(sa.literal(1)).select_from(table).limit(1) for table in tables]
+    are_empty = not any(connection.execute(query).first() for query in queries)
+    if are_empty:
+        drop(connection, tables)
+    connection.exec_driver_sql("UNLOCK TABLES")
+    return are_empty
+
+
+def commits_each_statement(connection: sa.Connection) -> bool:
+    """Return whether the database commits each DDL statement, so that an interruption leaves a part of the changes."""
+    return connection.dialect.name not in ("sqlite", "postgresql")
+
+
+def require_database(connection: sa.Connection) -> None:
+    """Check that the session of a MariaDB or MySQL server has a database.
+
+    Raises:
+        DatabaseError: The database URL names no database.
+
+    """
+    if commits_each_statement(connection) and connection.dialect.default_schema_name is None:
+        raise DatabaseError("the database URL names no database: add its name, as in driver://user@host/name")
+
+
 def exists(connection: sa.Connection, table: sa.Table) -> bool:
-    """Return whether a table with this name exists."""
+    """Return whether a table with this name exists.
+
+    Raises:
+        DatabaseError: The database URL names no database.
+
+    """
+    require_database(connection)
     return sa.inspect(connection).has_table(table.name, connection.schema_for_object(table))
+
+
+def referring_tables(connection: sa.Connection, table: sa.Table) -> set[str]:
+    """Return the names of all tables that have a foreign key to this one; they may belong to other applications."""
+    parameters = {
+        "name": table.name,
+        "schema": connection.schema_for_object(table),
+        "qualified_name": _qualified_name(connection, table),
+    }
+    query = _REFERRING.get(connection.dialect.name, _REFERRING["mysql"])
+    return set(connection.scalars(sa.text(query), parameters))
+
+
+def _qualified_name(connection: sa.Connection, table: sa.Table) -> str:
+    parts = filter(None, (connection.schema_for_object(table), table.name))
+    return ".".join(map(connection.dialect.identifier_preparer.quote_identifier, parts))
 
 
 def is_same(connection: sa.Connection, table: sa.Table) -> bool:
     """Return whether the existing table of this name has all columns and named constraints of this table."""
     inspector = sa.inspect(connection)
     name_and_schema = (table.name, connection.schema_for_object(table))
-    constraints = (
-        inspector.get_check_constraints(*name_and_schema)
-        + inspector.get_unique_constraints(*name_and_schema)
-        + inspector.get_foreign_keys(*name_and_schema)
-    )
+    try:
+        constraints = (
+            inspector.get_check_constraints(*name_and_schema)
+            + inspector.get_unique_constraints(*name_and_schema)
+            + inspector.get_foreign_keys(*name_and_schema)
+        )
+    except sa.exc.NoSuchTableError:  # The names differ in case: SQLite ignores this, SQLAlchemy does not.
+        return False
     names = {item["name"] for item in constraints}
     columns = {item["name"] for item in inspector.get_columns(*name_and_schema)}
     # Only PostgreSQL stores the name of a primary key.

@@ -1,14 +1,17 @@
 """Alembic's commands in processes of their own, and what they leave in a database."""
 
+import contextlib
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from textwrap import dedent, indent
 from typing import Any, TypeVar
 
+import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
@@ -98,3 +101,54 @@ def definitions(connection: sa.Connection) -> dict[str, Any]:
     elif connection.dialect.name != "postgresql":
         found["options"] = {table: inspector.get_table_options(table) for table in TABLES}
     return found
+
+
+Work = Callable[[Database], Awaitable[None]]
+on_sqlite = pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("engine_name", ["postgresql"], indirect=True)
+on_mariadb = pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)
+on_servers = pytest.mark.parametrize("engine_name", ["postgresql", "mariadb"], indirect=True)
+
+
+async def upgrade(db: Database) -> None:
+    await migrations.upgrade(database=db)
+
+
+async def downgrade(db: Database) -> None:
+    await migrations.downgrade("base", database=db)
+
+
+async def create_tables(db: Database) -> None:
+    await db.create_tables()
+
+
+async def execute(db: Database, *statements: str) -> None:
+    async with db.engine.begin() as connection:
+        for statement in statements:
+            await connection.exec_driver_sql(statement)
+
+
+def quoted(db: Database, name: str) -> str:
+    return str(db.engine.dialect.identifier_preparer.quote(name))
+
+
+@contextlib.contextmanager
+def writer_at_work(url: URL) -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(sqlite3.connect(str(url.database), isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        yield writer
+
+
+async def half_dropped(db: Database) -> None:
+    """Leave what a downgrade does that was interrupted after its first statement."""
+    await upgrade(db)
+    async with db.engine.begin() as connection:
+        await connection.exec_driver_sql("DROP TABLE pet")
+
+
+async def half_created(db: Database) -> None:
+    """Leave what an upgrade does that was interrupted before its last statements."""
+    await upgrade(db)
+    async with db.engine.begin() as connection:
+        await connection.exec_driver_sql("DROP TABLE pet")
+        await connection.exec_driver_sql(f"DELETE FROM {VERSION_TABLE}")

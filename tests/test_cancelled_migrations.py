@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
@@ -18,46 +18,38 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from sqlmodel_alembic_async import Database, TransactionConflictError, migrations, schema
+from sqlmodel_alembic_async import Database, TransactionConflictError, migrations, schema_locks
 from sqlmodel_alembic_async.models import TABLES
 
 from .migrating import (
     CHANGES,
     VERSION_TABLE,
+    Work,
     add_revision,
     ask,
     ask_once,
     copy_migrations,
+    create_tables,
+    downgrade,
+    on_mariadb,
     outcome,
     start,
     table_names,
+    upgrade,
     versions,
 )
 from .stress.measures import becomes_true, checked_out
 
 _PATIENCE = 20  # Seconds; only a test that fails waits so long.
 
-Work = Callable[[Database], Awaitable[None]]
 Cancel = Callable[["asyncio.Task[Any]"], None]
-
-on_mariadb = pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)
-
-
-async def upgrade(db: Database) -> None:
-    await migrations.upgrade(database=db)
-
-
-async def downgrade(db: Database) -> None:
-    await migrations.downgrade("base", database=db)
-
-
-async def create_tables(db: Database) -> None:
-    await db.create_tables()
 
 
 async def begin_at(db: Database, work: Work) -> None:
     """Bring the tables to where the work begins."""
-    await (upgrade if work is downgrade else downgrade)(db)
+    await upgrade(db)
+    if work is not downgrade:
+        await downgrade(db)
 
 
 async def expect_end_of(db: Database, work: Work) -> None:
@@ -223,8 +215,8 @@ async def lock_held(url: URL) -> AsyncIterator[None]:
             await connection.invalidate()
 
 
-class FirstStatement:
-    """Watches the first statement of what is to wait for the lock."""
+class Statements:
+    """Watches the statements of what is to wait for the lock."""
 
     def __init__(self, db: Database) -> None:
         self._sent = 0
@@ -238,10 +230,15 @@ class FirstStatement:
     def _note_answered(self, *statement: object) -> None:
         self._answered += 1
 
-    async def waits(self) -> bool:
-        """Tell whether it is sent and not answered."""
-        was_sent = await becomes_true(lambda: self._sent > 0, _PATIENCE)
-        return was_sent and not await becomes_true(lambda: self._answered > 0, within=0.2)
+    async def wait(self) -> bool:
+        """Tell whether one of them is sent and not answered for a while."""
+        deadline = asyncio.get_running_loop().time() + _PATIENCE
+        while asyncio.get_running_loop().time() < deadline:
+            sent, answered = self._sent, self._answered
+            await asyncio.sleep(0.2)
+            if sent > answered == self._answered:
+                return True
+        return False
 
 
 async def nobody_waits(db: Database) -> bool:
@@ -263,11 +260,11 @@ async def test_one_process_at_a_time_changes_the_tables(empty_url: URL, work: Wo
     async with Database(empty_url) as db:
         await begin_at(db, work)
         before = await ask(db, table_names)
-        first_statement = FirstStatement(db)
+        statements = Statements(db)
         async with lock_held(empty_url):
             task = asyncio.create_task(work(db))
 
-            assert await first_statement.waits()
+            assert await statements.wait()
             assert await ask_once(empty_url, table_names) == before
         await asyncio.wait_for(task, _PATIENCE)
 
@@ -282,10 +279,10 @@ async def test_a_cancelled_migration_that_waits_for_another_process_gives_up(
     async with Database(empty_url) as db:
         await begin_at(db, work)
         before = await ask(db, table_names)
-        first_statement = FirstStatement(db)
+        statements = Statements(db)
         async with lock_held(empty_url):
             task = asyncio.create_task(work(db))
-            assert await first_statement.waits()
+            assert await statements.wait()
 
             cancel(task)
             with pytest.raises(asyncio.CancelledError) as caught:
@@ -302,10 +299,10 @@ async def test_a_cancelled_migration_that_waits_for_another_process_gives_up(
 async def test_a_cancelled_migration_that_waits_for_another_of_its_process_gives_up(empty_url: URL) -> None:
     async with Database(empty_url) as db, Database("sqlite://") as other:
         await downgrade(db)
-        first_statement = FirstStatement(db)
+        statements = Statements(db)
         async with lock_held(empty_url):
             first = asyncio.create_task(upgrade(db))
-            assert await first_statement.waits()
+            assert await statements.wait()
             second = asyncio.create_task(upgrade(other))
             done, _ = await asyncio.wait([second], timeout=0.1)
             assert not done
@@ -325,7 +322,7 @@ async def test_a_cancelled_migration_that_waits_for_another_of_its_process_gives
 async def test_a_lock_that_is_held_too_long_is_a_conflict(
     empty_url: URL, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema, "LOCK_TIMEOUT", 0)
+    monkeypatch.setattr(schema_locks, "LOCK_TIMEOUT", 0)
     async with Database(empty_url) as db:
         async with lock_held(empty_url):
             with pytest.raises(TransactionConflictError, match="another process"):
@@ -390,37 +387,3 @@ def test_a_program_that_is_interrupted_migrates_to_the_end(empty_url: URL) -> No
     assert finished.returncode == -signal.SIGINT
     assert finished.stderr.rstrip().endswith("KeyboardInterrupt")
     assert asyncio.run(ask_once(empty_url, versions)) == [migrations.head()]
-
-
-FORKED = """
-import asyncio, os, signal, sys, threading
-import sqlalchemy as sa
-from sqlmodel_alembic_async import Database, migrations
-
-began, forked = threading.Event(), threading.Event()
-
-async def upgrade(name, wait=False):
-    async with Database(f"sqlite:///{sys.argv[1]}/{name}.db") as db:
-        if wait:
-            hold = lambda *statement: began.set() or forked.wait()
-            sa.event.listen(db.engine.sync_engine, "before_cursor_execute", hold)
-        await migrations.upgrade(database=db)
-
-thread = threading.Thread(target=asyncio.run, args=[upgrade("parent", wait=True)])
-thread.start()
-began.wait()
-child = os.fork()
-if not child:
-    signal.alarm(20)
-    asyncio.run(upgrade("child"))
-    os._exit(0)
-forked.set()
-thread.join()
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
-def test_a_child_of_a_process_that_migrates_can_migrate(tmp_path: Path) -> None:
-    finished = subprocess.run([sys.executable, "-c", FORKED, str(tmp_path)], timeout=60)
-
-    assert finished.returncode == 0

@@ -1,15 +1,11 @@
 """Migrations: Alembic's commands from the shell and as coroutines, against real databases."""
 
 import ast
-import asyncio
 import inspect
 import re
 import secrets
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -514,6 +510,21 @@ async def test_a_host_application_migrates_the_same_database(empty_url: URL, hos
     assert "first (head)" in alembic(empty_url, "current", ini=host)
 
 
+async def test_a_hosts_env_migrates_our_tables_before_its_own(empty_url: URL, host: Path) -> None:
+    env = host.parent / "host" / "env.py"
+    ours = """
+    from sqlmodel_alembic_async import Database, migrations
+    async with Database(os.environ["DATABASE_URL"]) as database:
+        await migrations.upgrade(database=database)
+"""
+    env.write_text(HOST_ENV.replace("async def main():", f"async def main():{ours}"))
+
+    alembic(empty_url, "upgrade", "head", ini=host)
+
+    assert await ask_once(empty_url, table_names) == {"clinic", "alembic_version", *TABLES, VERSION_TABLE}
+    assert "first (head)" in alembic(empty_url, "current", ini=host)
+
+
 async def test_a_host_table_in_the_same_metadata_is_not_ours(empty_url: URL, checkout: Path) -> None:
     env = checkout.parent / "alembic" / "env.py"
     env.write_text(
@@ -537,45 +548,3 @@ async def test_a_server_that_can_not_be_reached_is_unavailable(driver: str) -> N
             await migrations.current(database=db)
 
     assert "sesame" not in repr((upgrading.value, upgrading.value.__cause__))
-
-
-UPGRADE_AT_ONCE = """
-import asyncio, sys
-from sqlmodel_alembic_async import Database, migrations
-
-async def main():
-    databases = [Database(url) for url in sys.argv[1:]]
-    await asyncio.gather(*(migrations.upgrade(database=database) for database in databases))
-    for database in databases:
-        assert await migrations.current(database=database) == migrations.head()
-        await database.dispose()
-
-asyncio.run(main())
-"""
-
-
-def test_coroutines_that_upgrade_at_once_all_succeed(empty_url: URL, tmp_path: Path) -> None:
-    same = empty_url.render_as_string(hide_password=False)
-    other = f"sqlite:///{tmp_path / 'other.db'}"
-
-    # In a process of its own: two migrations that wait for each other would never let go of this one.
-    finished = subprocess.run(
-        [sys.executable, "-c", UPGRADE_AT_ONCE, same, same, other, same],
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-
-    assert finished.returncode == 0, finished.stderr
-
-
-def test_threads_that_upgrade_at_once_all_succeed(tmp_path: Path) -> None:
-    async def upgrade(name: int) -> str | None:
-        async with Database(f"sqlite:///{tmp_path / str(name)}.db") as db:
-            await migrations.upgrade(database=db)
-            return await migrations.current(database=db)
-
-    with ThreadPoolExecutor(4) as threads:
-        revisions = list(threads.map(lambda name: asyncio.run(upgrade(name)), range(8), timeout=60))
-
-    assert revisions == [migrations.head()] * 8

@@ -33,6 +33,7 @@ ROOMS = {
     "row_validation": {"fields"},
     "microchips": {"fields"},
     "schema": {"errors"},
+    "schema_locks": {"errors", "schema"},
     "shapes": {"fields", "columns"},
     "models": {"schema", "row_validation", "shapes"},
     "display": {"models"},
@@ -51,8 +52,11 @@ ROOMS = {
     "services.csv_files": _BASE - {"undo"} | {"services", "services.statements"},
     "retries": {"errors"},
     "sessions": {"engines.common", "errors", "driver_errors", "undo"},
-    "databases": {"settings", "computed_once", "engines", "driver_errors", "models", "retries", "schema", "sessions"},
-    "migrations": {"databases", "engines", "driver_errors", "errors"},
+    "databases": {"settings", "computed_once", "engines", "driver_errors", "models", "retries", "sessions"}
+    | {"schema", "schema_locks"},
+    "command_lock": set(),
+    "migrations": {"databases", "driver_errors", "errors", "schema", "command_lock"},
+    "migration_plan": {"migrations", "schema"},
     "ipython": {"databases", "migrations", "errors"},
 }
 

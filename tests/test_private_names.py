@@ -18,6 +18,7 @@ import aiosqlite
 import pytest
 import sqlalchemy as sa
 from aiosqlite import core
+from alembic.runtime.environment import EnvironmentContext
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.event.attr import _CompoundListener
 from sqlalchemy.ext.asyncio import AsyncSessionTransaction, create_async_engine
@@ -88,6 +89,10 @@ PRIVATE: dict[str, tuple[Callable[[], bool], str]] = {
     "_at_fork_reinit": (
         has(threading.Lock(), "_at_fork_reinit"),
         "a child process must not wait for its parent's lock",
+    ),
+    "_install_proxy": (
+        lambda: '["_proxy"] = self' in inspect.getsource(EnvironmentContext._install_proxy),
+        "the env.py of an application can await a command of this package",
     ),
     "__pydantic_validator__": (
         has(PetCreate, "__pydantic_validator__"),

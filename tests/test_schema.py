@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from itertools import count
 from typing import Any
@@ -30,29 +29,20 @@ from sqlmodel_alembic_async.models import TABLES
 from .migrating import (
     CHANGES,
     VERSION_TABLE,
+    Work,
     alembic,
     ask,
     ask_once,
+    create_tables,
     definitions,
-    outcome,
-    start,
+    downgrade,
+    half_created,
+    half_dropped,
+    quoted,
     table_names,
+    upgrade,
     versions,
 )
-
-Work = Callable[[Database], Awaitable[None]]
-
-
-async def upgrade(db: Database) -> None:
-    await migrations.upgrade(database=db)
-
-
-async def downgrade(db: Database) -> None:
-    await migrations.downgrade("base", database=db)
-
-
-async def create_tables(db: Database) -> None:
-    await db.create_tables()
 
 
 class LostError(Exception):
@@ -188,10 +178,6 @@ async def remove_tables(db: Database) -> None:
             await connection.exec_driver_sql(f"DROP TABLE {quoted(db, table)}")
 
 
-def quoted(db: Database, name: str) -> str:
-    return str(db.engine.dialect.identifier_preparer.quote(name))
-
-
 DIES = """
 import asyncio, os, signal, sys
 import sqlalchemy as sa
@@ -223,84 +209,6 @@ async def test_a_plain_upgrade_finishes_what_a_killed_process_began(empty_url: U
 
     assert await ask_once(empty_url, schema) == whole
     assert await ask_once(empty_url, versions) == [migrations.head()]
-
-
-async def half_dropped(db: Database) -> None:
-    """Leave what a downgrade does that was interrupted after its first statement."""
-    await upgrade(db)
-    async with db.engine.begin() as connection:
-        await connection.exec_driver_sql("DROP TABLE pet")
-
-
-async def half_created(db: Database) -> None:
-    """Leave what an upgrade does that was interrupted before its last statements."""
-    await upgrade(db)
-    async with db.engine.begin() as connection:
-        await connection.exec_driver_sql("DROP TABLE pet")
-        await connection.exec_driver_sql(f"DELETE FROM {VERSION_TABLE}")
-
-
-async def test_one_step_back_finishes_an_interrupted_downgrade(empty_url: URL) -> None:
-    async with Database(empty_url) as db:
-        await half_dropped(db)
-
-        await migrations.downgrade("-1", database=db)
-
-        assert await ask(db, table_names) == {VERSION_TABLE}
-        assert await migrations.current(database=db) is None
-
-
-async def test_a_downgrade_to_where_the_tables_never_were_is_refused(empty_url: URL) -> None:
-    async with Database(empty_url) as db:
-        await half_created(db)
-
-        with pytest.raises(ValueError, match="not a valid downgrade target"):
-            await migrations.downgrade(str(migrations.head()), database=db)
-
-        assert await migrations.current(database=db) is None
-        await upgrade(db)
-        assert await ask(db, table_names) == {*TABLES, VERSION_TABLE}
-
-
-async def test_commands_that_only_look_correct_nothing(empty_url: URL) -> None:
-    head = str(migrations.head())
-    async with Database(empty_url) as db:
-        for leave, current in [(half_dropped, f"{head} (head)"), (half_created, "")]:
-            await leave(db)
-            tables = await ask(db, table_names)
-
-            assert alembic(empty_url, "current").strip() == current
-            code, _, _ = outcome(start(empty_url, "check"))
-
-            assert code != 0
-            assert await ask(db, table_names) == tables
-            assert await migrations.current(database=db) == (head if current else None)
-
-
-async def test_a_database_of_a_newer_version_stays_as_it_is_whatever_tables_it_has(empty_url: URL) -> None:
-    async with Database(empty_url) as db:
-        await half_dropped(db)
-        async with db.engine.begin() as connection:
-            await connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = 'newer'")
-
-        for work in (upgrade, downgrade):
-            with pytest.raises(DatabaseError, match="revision newer"):
-                await work(db)
-
-        assert await ask(db, versions) == ["newer"]
-        assert await ask(db, table_names) == {"user", VERSION_TABLE}
-
-
-async def test_an_upgrade_after_an_interrupted_downgrade_keeps_the_rows_that_are_left(empty_url: URL) -> None:
-    async with Database(empty_url) as db:
-        await half_dropped(db)
-        async with db.transaction() as session:
-            await create_user(session, UserCreate(name="Ada"))
-
-        await upgrade(db)
-
-        async with db.reading() as session:
-            assert (await count_users(session), await count_pets(session)) == (1, 0)
 
 
 async def test_tables_that_create_tables_made_become_migrated_ones(empty_url: URL) -> None:
@@ -398,20 +306,6 @@ async def test_a_table_that_lacks_a_column_or_a_constraint_is_not_taken_for_whol
                 await work(db)
 
         assert await ask(db, table_names) == before
-
-
-async def test_rows_in_tables_without_a_version_are_not_taken_back(empty_url: URL) -> None:
-    async with Database(empty_url) as db:
-        await upgrade(db)
-        async with db.transaction() as session:
-            await create_user(session, UserCreate(name="Ada"))
-        async with db.engine.begin() as connection:
-            await connection.exec_driver_sql(f"DELETE FROM {VERSION_TABLE}")
-
-        await downgrade(db)
-
-        async with db.reading() as session:
-            assert await count_users(session) == 1
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql"], indirect=True)

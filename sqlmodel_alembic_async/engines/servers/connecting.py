@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -30,7 +31,11 @@ def _connect_in_own_task(dialect: Dialect, record: object, args: list[Any], opti
 
 async def _connect(connect: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
     async def open_connection() -> Any:
-        return await connect(*args, **options)
+        with suppress(UnicodeEncodeError):  # This error contains the password.
+            return await connect(*args, **options)
+        raise ValueError(
+            "the password of the database URL has a character that the driver cannot send: use ASCII characters only"
+        )
 
     task = asyncio.create_task(open_connection())
     try:

@@ -38,7 +38,7 @@ def prepare(engine: Engine) -> None:
     if dialect.name != "postgresql":
         event.listen(engine, "begin", _begin)
         # It must run first: SQLAlchemy initializes the dialect in a "connect" listener, which ends with a ROLLBACK.
-        event.listen(engine, "connect", _disable_transaction_chaining, insert=True)
+        event.listen(engine, "connect", _configure_session, insert=True)
     if dialect.driver in DRIVERS:
         close_abandoned_connections(engine)
     kill_abandoned_statements(engine)
@@ -64,9 +64,10 @@ def _begin(connection: Connection) -> None:
         connection.exec_driver_sql("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
 
 
-def _disable_transaction_chaining(connection: Any, record: object) -> None:
-    # A server may be configured to begin another transaction, with the same mode, at each COMMIT and ROLLBACK.
-    _execute(connection, "SET SESSION completion_type = 'NO_CHAIN'")
+def _configure_session(connection: Any, record: object) -> None:
+    # A server may be configured to begin another transaction, with the same mode, at each COMMIT and ROLLBACK; and to
+    # omit the quotes in SHOW CREATE TABLE, which SQLAlchemy cannot parse without them.
+    _execute(connection, "SET SESSION completion_type = 'NO_CHAIN', sql_quote_show_create = 1")
 
 
 def _execute(connection: Any, statement: str) -> None:
