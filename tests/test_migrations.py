@@ -3,8 +3,10 @@
 import ast
 import asyncio
 import inspect
+import os
 import re
 import secrets
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -38,8 +40,10 @@ from sqlmodel_alembic_async import (
 )
 from sqlmodel_alembic_async.models import TABLES
 
+from .engines.connections import run_program
 from .migrating import (
     CHANGES,
+    PROJECT,
     VERSION_TABLE,
     add_revision,
     alembic,
@@ -528,6 +532,33 @@ async def test_a_host_table_in_the_same_metadata_is_not_ours(empty_url: URL, che
     alembic(empty_url, "check", ini=checkout)
 
 
+@pytest.mark.parametrize("engine_name", ["postgresql", "mariadb"], indirect=True)
+async def test_a_hosts_column_of_a_type_that_is_unknown_here_is_not_looked_at(empty_url: URL) -> None:
+    async with Database(empty_url) as db:
+        await migrations.upgrade(database=db)
+        async with db.engine.begin() as connection:
+            await connection.exec_driver_sql("CREATE TABLE clinic (place point)")
+
+    alembic(empty_url, "check")  # A warning would be an error.
+
+
+def test_a_package_in_a_folder_with_a_percent_sign_finds_its_migrations(tmp_path: Path) -> None:
+    folder = tmp_path / "100%d %(here)s"
+    for name in ("alembic", "sqlmodel_alembic_async"):
+        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    program = "from sqlmodel_alembic_async import migrations; print(migrations.__file__, migrations.head())"
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.stdout == f"{folder}/sqlmodel_alembic_async/migrations.py {migrations.head()}\n", done.stderr
+
+
 @pytest.mark.parametrize("driver", ["postgresql+asyncpg", "mysql+asyncmy", "mariadb+asyncmy"])
 async def test_a_server_that_can_not_be_reached_is_unavailable(driver: str) -> None:
     async with Database(f"{driver}://somebody:sesame@127.0.0.1:1/nothing") as db:
@@ -567,6 +598,24 @@ def test_coroutines_that_upgrade_at_once_all_succeed(empty_url: URL, tmp_path: P
     )
 
     assert finished.returncode == 0, finished.stderr
+
+
+FORK_DURING_UPGRADE = """
+import asyncio, sys
+from sqlmodel_alembic_async import Database, migrations
+from tests.stress.forks import ended, forked
+
+async def upgrade():
+    async with asyncio.timeout(10), Database(sys.argv[1]) as db:
+        await migrations.upgrade(database=db)
+
+migrations._alembic_lock.acquire()  # As another thread does that upgrades.
+print("exit code", asyncio.run(ended(forked(lambda: asyncio.run(upgrade())))))
+"""
+
+
+def test_a_process_that_is_forked_while_a_thread_upgrades_upgrades(empty_url: URL) -> None:
+    assert run_program(FORK_DURING_UPGRADE, empty_url) == "exit code 0\n"
 
 
 def test_threads_that_upgrade_at_once_all_succeed(tmp_path: Path) -> None:

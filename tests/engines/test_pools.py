@@ -204,3 +204,23 @@ async def test_sqlalchemy_has_the_private_names_that_are_relied_upon(db: Databas
     optioned: Any = engine.sync_engine.execution_options(isolation_level="AUTOCOMMIT")
     assert optioned._proxied is engine.sync_engine
     await engine.dispose()
+
+
+@on_sqlite
+async def test_a_files_writers_take_turns_at_a_single_connection(db: Database) -> None:
+    assert isinstance(db.engine.pool, ReadWritePool)
+    pool = db.engine.pool.writer
+    ended: list[int] = []
+
+    async def write(number: int) -> None:
+        async with db.transaction() as session:
+            await create_pet(session, PetCreate(name=f"Pet {number}"))
+            assert (pool.checkedout(), pool.overflow()) == (1, 0)
+        ended.append(number)
+
+    async with db.transaction():
+        writers = [asyncio.create_task(write(number)) for number in range(5)]
+        assert not await becomes_true(lambda: pool.checkedout() > 1, within=0.2)
+    await asyncio.gather(*writers)
+
+    assert ended == [0, 1, 2, 3, 4]
