@@ -61,13 +61,13 @@ async def test_a_second_tasks_rollback_closes_the_connection(db: Database, engin
 @pytest.mark.parametrize("engine_name", ["sqlite", "postgresql"], indirect=True)
 async def test_a_task_whose_connection_is_closed_gets_the_drivers_error(db: Database, engine_name: str) -> None:
     async with used_by_another(db, engine_name) as (connection, first):
-        connected: list[object] = []
-        event.listen(db.engine.sync_engine, "connect", lambda *connection: connected.append(connection))
         await connection.rollback()
+        taken: list[object] = []
+        event.listen(db.engine.sync_engine, "checkout", lambda *connection: taken.append(connection))
 
         with pytest.raises(DBAPIError):
             await first
-        assert connected == []
+        assert taken == []  # Nor is another connection taken from the pool.
 
 
 async def test_one_task_after_the_other_may_use_a_connection(db: Database) -> None:

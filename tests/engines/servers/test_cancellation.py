@@ -1,6 +1,7 @@
 """Cancelled, once or again and again, by asyncio or anyio: no connection, slot, lock or statement is left behind."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -108,6 +109,8 @@ async def test_a_connection_that_is_given_up_without_a_cancellation_needs_no_oth
 async def test_a_task_is_cancelled_where_the_callers_engine_opens_its_connections_itself(
     migrated_url: URL, engine_name: str
 ) -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
     arguments = create_async_engine(migrated_url).dialect.create_connect_args(migrated_url)
     connect, _ = connecting_function(migrated_url)
     async with Database(migrated_url, async_creator=lambda: connect(*arguments[0], **arguments[1])) as db:
@@ -120,6 +123,9 @@ async def test_a_task_is_cancelled_where_the_callers_engine_opens_its_connection
         await asyncio.wait([work])
 
     assert work.cancelled()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
     report = interruptions.Report()
     await interruptions.claim_no_connection(migrated_url, report)  # The server ends the statement in its own time.
     assert report.broken == []

@@ -1,6 +1,7 @@
 """What connections to servers are set up with."""
 
 import logging
+from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncmy
@@ -46,19 +47,30 @@ async def test_only_known_drivers_open_their_connections_in_tasks_of_their_own(d
     assert event.contains(engine.sync_engine, "do_connect", connecting._connect_in_own_task) is is_known
 
 
-@pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)
-async def test_a_reader_can_not_write_where_the_callers_engine_opens_its_connections_itself(
-    migrated_url: URL,
-) -> None:
+@pytest.fixture
+async def self_connecting_db(migrated_url: URL) -> AsyncIterator[Database]:
     dialect = create_async_engine(migrated_url).dialect
     args, options = dialect.create_connect_args(migrated_url)
     connect = {"asyncpg": asyncpg, "asyncmy": asyncmy}[dialect.driver].connect
     async with Database(migrated_url, async_creator=lambda: connect(*args, **options)) as db:
-        async with db.reading() as session:
-            assert await count_pets(session) == 0
-        with pytest.raises(StorageError):
-            async with db.reading() as session:
-                await session.exec(text("DELETE FROM pet"))
+        yield db
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql", "mariadb"], indirect=True)
+async def test_a_reader_reads_where_the_callers_engine_opens_its_connections_itself(
+    self_connecting_db: Database,
+) -> None:
+    async with self_connecting_db.reading() as session:
+        assert await count_pets(session) == 0
+
+
+@pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)
+async def test_a_reader_can_not_write_where_the_callers_engine_opens_its_connections_itself(
+    self_connecting_db: Database,
+) -> None:
+    with pytest.raises(StorageError):
+        async with self_connecting_db.reading() as session:
+            await session.exec(text("DELETE FROM pet"))
 
 
 @pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)
