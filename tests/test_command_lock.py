@@ -16,6 +16,7 @@ from sqlmodel_alembic_async import (
     migrations,
 )
 
+from .engines.connections import run_program
 from .migrating import (
     upgrade,
     writer_at_work,
@@ -121,3 +122,22 @@ def test_a_migration_that_a_closed_event_loop_left_behind_blocks_no_other_one(tm
     left._log_destroy_pending = False  # type: ignore[attr-defined]  # it is as it should be
     left.get_coro().close()  # type: ignore[union-attr]  # as when it is collected
     assert asyncio.run(upgrade_another()) == migrations.head()
+
+
+FORK_DURING_UPGRADE = """
+import asyncio, sys
+from sqlmodel_alembic_async import Database, command_lock, migrations
+from tests.stress.forks import ended, forked
+
+async def upgrade():
+    async with asyncio.timeout(10), Database(sys.argv[1]) as db:
+        await migrations.upgrade(database=db)
+
+command_lock._mutex.acquire()  # As another thread does that begins to migrate.
+command_lock._owner = asyncio.new_event_loop()
+print("exit code", asyncio.run(ended(forked(lambda: asyncio.run(upgrade())))))
+"""
+
+
+def test_a_process_that_is_forked_while_a_thread_upgrades_upgrades(empty_url: URL) -> None:
+    assert run_program(FORK_DURING_UPGRADE, empty_url).endswith("exit code 0\n")

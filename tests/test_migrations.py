@@ -2,8 +2,10 @@
 
 import ast
 import inspect
+import os
 import re
 import secrets
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -36,6 +38,7 @@ from sqlmodel_alembic_async.models import TABLES
 
 from .migrating import (
     CHANGES,
+    PROJECT,
     VERSION_TABLE,
     add_revision,
     alembic,
@@ -537,6 +540,33 @@ async def test_a_host_table_in_the_same_metadata_is_not_ours(empty_url: URL, che
         await migrations.upgrade(database=db)
 
     alembic(empty_url, "check", ini=checkout)
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql", "mariadb"], indirect=True)
+async def test_a_hosts_column_of_a_type_that_is_unknown_here_is_not_looked_at(empty_url: URL) -> None:
+    async with Database(empty_url) as db:
+        await migrations.upgrade(database=db)
+        async with db.engine.begin() as connection:
+            await connection.exec_driver_sql("CREATE TABLE clinic (place point)")
+
+    alembic(empty_url, "check")  # A warning would be an error.
+
+
+def test_a_package_in_a_folder_with_a_percent_sign_finds_its_migrations(tmp_path: Path) -> None:
+    folder = tmp_path / "100%d %(here)s"
+    for name in ("alembic", "sqlmodel_alembic_async"):
+        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    program = "from sqlmodel_alembic_async import migrations; print(migrations.__file__, migrations.head())"
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.stdout == f"{folder}/sqlmodel_alembic_async/migrations.py {migrations.head()}\n", done.stderr
 
 
 @pytest.mark.parametrize("driver", ["postgresql+asyncpg", "mysql+asyncmy", "mariadb+asyncmy"])

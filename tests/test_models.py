@@ -171,6 +171,17 @@ async def test_another_owner_does_not_inherit_the_day_of_the_last_one(session: A
     assert (pet.owner_id, pet.acquired_on) == (None, None)
 
 
+async def test_a_pet_with_another_name_has_the_same_owner_since_the_same_day(session: AsyncSession) -> None:
+    pet = Pet(name="Rex", owner=User(name="Ada"), acquired_on=date(2020, 1, 1))
+    session.add(pet)
+    await session.commit()
+
+    pet.name = "Max"
+    await session.commit()
+
+    assert (pet.name, pet.acquired_on) == ("Max", date(2020, 1, 1))
+
+
 async def test_text_compares_byte_for_byte(session: AsyncSession) -> None:
     references = ["S1", "s1", "S1\u00e9", "S1e", "\u00df", "ss"]
     session.add_all([Pet(name="Rex", external_ref=reference) for reference in references])
@@ -329,3 +340,30 @@ async def test_every_sex_and_status_is_stored(session: AsyncSession, sex: str, s
 
     pet = (await session.exec(select(Pet))).one()
     assert (pet.sex, pet.status) == (sex, status)
+
+
+async def test_an_owner_loads_on_purpose_only(session: AsyncSession) -> None:
+    pet = Pet(name="Rex", owner=User(name="Ada"))
+    session.add(pet)
+    await session.commit()
+    session.expire(pet)
+    await session.refresh(pet)
+
+    with pytest.raises(InvalidRequestError, match=r"'Pet\.owner' is not available"):
+        _ = pet.owner
+
+
+def test_a_pet_that_is_given_an_owner_is_one_of_the_owners_pets() -> None:
+    ada = User(name="Ada")
+
+    pet = Pet(name="Rex", owner=ada)
+
+    assert ada.pets == [pet]
+
+
+@pytest.mark.parametrize("table", [User, Pet])
+def test_a_row_is_made_of_values_to_validate_of_which_a_name_is_enough(table: type[User] | type[Pet]) -> None:
+    row = table.model_validate({"name": "Rex"})
+
+    assert (row.name, row.version) == ("Rex", 1)
+    assert (row.created_at, row.updated_at, row.name_key) == (None, None, None)

@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+from pathlib import Path
 
 import asyncmy
 import asyncpg
@@ -10,7 +11,7 @@ from sqlalchemy.engine import URL, make_url
 
 from sqlmodel_alembic_async import migrations
 
-from .migrating import VERSION_TABLE, alembic, ask_once, table_names, versions
+from .migrating import VERSION_TABLE, add_revision, alembic, ask_once, copy_migrations, table_names, versions
 
 
 async def test_the_printed_sql_builds_the_same_tables(empty_url: URL, engine_name: str) -> None:
@@ -66,3 +67,12 @@ async def feed_mariadb(url: URL, script: str) -> None:
 
 
 FEEDERS = {"sqlite": feed_sqlite, "postgresql": feed_postgresql, "mariadb": feed_mariadb}
+
+
+def test_a_percent_sign_is_printed_as_it_is(empty_url: URL, tmp_path: Path) -> None:
+    ini = copy_migrations(tmp_path / "checkout")
+    add_revision(ini, """op.execute("UPDATE pet SET color = '100%'")""")
+
+    script = alembic(empty_url, "upgrade", f"{migrations.head()}:second", "--sql", ini=ini)
+
+    assert "UPDATE pet SET color = '100%'" in script

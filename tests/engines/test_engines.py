@@ -43,8 +43,10 @@ def test_what_is_no_url_is_refused_without_quoting_it(bad: str) -> None:
 def test_a_missing_driver_names_the_extra_to_install(url: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
 
-    with pytest.raises(ModuleNotFoundError, match=rf"sqlmodel-alembic-async\[{extra}\]"):
+    with pytest.raises(ModuleNotFoundError, match=rf"sqlmodel-alembic-async\[{extra}\]") as caught:
         engines.create_engine(url)
+
+    assert caught.value.name == engines.async_url(url).drivername.partition("+")[2]
 
 
 async def test_options_are_the_callers(engine_name: str) -> None:
@@ -63,3 +65,15 @@ async def test_no_log_line_holds_a_value(db: Database, caplog: pytest.LogCapture
 
     assert "INSERT INTO" in caplog.text
     assert "secret" not in caplog.text.lower()
+
+
+@pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)
+async def test_a_reader_of_a_server_sends_no_rollback(db: Database) -> None:
+    async def rollbacks() -> int:
+        async with db.reading() as session:
+            connection = await session.connection()
+            return int((await connection.exec_driver_sql("SHOW SESSION STATUS LIKE 'Com_rollback'")).one()[1])
+
+    first = await rollbacks()
+
+    assert [await rollbacks() for _ in range(3)] == [first] * 3

@@ -133,3 +133,14 @@ async def test_a_queue_without_a_size_is_never_full() -> None:
         queue.put(item)
 
     assert not queue.full()
+
+
+async def test_who_is_ended_without_a_cancellation_is_passed_over() -> None:
+    queue: FairQueue[int] = FairQueue(1)
+    first = queue._wait(None)
+    first.send(None)
+
+    first.close()  # As the garbage collector does with a task that is left behind.
+    queue.put(1)
+
+    assert queue.get(False) == 1

@@ -12,6 +12,8 @@ from .connections import driver, is_open, pool, run_program
 on_sqlite = pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
 on_servers = pytest.mark.parametrize("engine_name", ["postgresql", "mariadb"], indirect=True)
 
+pytestmark = pytest.mark.usefixtures("db")  # It takes away what the programs leave behind.
+
 
 @on_sqlite
 async def test_what_is_closed_already_is_not_closed_before_a_fork(db: Database) -> None:

@@ -181,4 +181,21 @@ async def test_a_setting_that_a_server_does_not_have_is_refused(db: Database) ->
         engines.prepare(create_async_engine(db.url), synchronous="FULL")
 
 
-# What is relied upon, and is nobody's promise.
+@on_sqlite
+async def test_a_files_writers_take_turns_at_a_single_connection(db: Database) -> None:
+    assert isinstance(db.engine.pool, ReadWritePool)
+    pool = db.engine.pool.writer
+    ended: list[int] = []
+
+    async def write(number: int) -> None:
+        async with db.transaction() as session:
+            await create_pet(session, PetCreate(name=f"Pet {number}"))
+            assert (pool.checkedout(), pool.overflow()) == (1, 0)
+        ended.append(number)
+
+    async with db.transaction():
+        writers = [asyncio.create_task(write(number)) for number in range(5)]
+        assert not await becomes_true(lambda: pool.checkedout() > 1, within=0.2)
+    await asyncio.gather(*writers)
+
+    assert ended == [0, 1, 2, 3, 4]

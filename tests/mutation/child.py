@@ -89,9 +89,11 @@ def _trace(job: dict[str, Any], options: list[str]) -> dict[str, Any]:
 
     here = Path.cwd()
     settings = here / "mutation.coveragerc"
-    sources = "\n    ".join(job["trace"])
+    # The whole paths: a program that a test starts may run in another folder.
+    sources = "\n    ".join(str(here / package) for package in job["trace"])
     settings.write_text(
         f"[run]\nsource_dirs =\n    {sources}\nconcurrency = thread, greenlet\nparallel = true\n"
+        "patch = fork, _exit\n"  # What a process does that was forked is part of the test, too.
         f"data_file = {here / '.coverage-mutation'}\ncontext = ${{PYTEST_CURRENT_TEST-{_UNKNOWN}}}\n"
         "disable_warnings = no-data-collected, module-not-measured, couldnt-parse\n",
         encoding="utf-8",

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from difflib import SequenceMatcher
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from .mutants import Mutant, uses_of_names
@@ -29,6 +30,8 @@ _NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "dist", 
 _NEAR_FILES = 3
 _NEAR_SECONDS = 15.0
 _FAR_SECONDS = 30.0
+# The test files of modules whose names no test file has.
+_FILES_BY_HAND = {"alembic": ("tests/test_*migrat*.py", "tests/test_schema.py")}
 _PATIENCE = 4  # How many times longer than without a mutant they may take, and what is added for the start.
 _START = 30.0
 _LAST_WORDS = 10.0  # Seconds to drop the databases of tests that were interrupted.
@@ -169,7 +172,9 @@ class Map:
             # What import makes may matter to any test, and most to those that use the module.
             names |= self._by_module.get(module, set())
             others = set(self.tests)
-        near_files = self._nearest_files(module, names)
+        # Where no test was seen to run a line, as in a process that ended at once, the names of the files have to do.
+        near_files = self._nearest_files(module, names) if names else self._files_by_name(module)
+        names = names or {name for name in self.tests if _file_of(name) in near_files}
         near = self._fastest((name for name in names if _file_of(name) in near_files), _NEAR_SECONDS)
         return [near, self._fastest((names | others).difference(near), _FAR_SECONDS)]
 
@@ -181,6 +186,19 @@ class Map:
             share = len(lines.get(module, ())) / max(1, sum(map(len, lines.values())))
             shares.setdefault(_file_of(name), []).append(share)
         return set(sorted(shares, key=lambda file: (-sum(shares[file]) / len(shares[file]), file))[:_NEAR_FILES])
+
+    def _files_by_name(self, module: str) -> set[str]:
+        """Return the files whose paths are most like the module's."""
+        files = sorted(set(map(_file_of, self.tests)))
+        package, *path = PurePath(module).with_suffix("").parts
+        if patterns := _FILES_BY_HAND.get(package):
+            return {file for file in files if any(map(PurePath(file).match, patterns))}
+        name = path.pop()
+        if name == "__init__":  # Its tests have the name of its folder.
+            name = path[-1] if path else package
+        wanted = "/".join(("tests", *path, f"test_{name}.py"))
+        likeness = {file: SequenceMatcher(None, file, wanted).ratio() for file in files}
+        return set(sorted(files, key=lambda file: (-likeness[file], file))[:_NEAR_FILES])
 
     def _fastest(self, names: Iterable[str], limit: float) -> list[str]:
         chosen, seconds = [], 0.0

@@ -82,6 +82,56 @@ def test_a_mutant_without_end_is_timed_out(tree: Path, monkeypatch: pytest.Monke
     assert result.verdict == "timed out"
 
 
+def test_what_a_tests_program_runs_in_another_folder_and_after_a_fork_is_seen(tree: Path) -> None:
+    (tree / "tests" / "test_program.py").write_text(
+        """\
+import subprocess, sys
+
+PROGRAM = '''
+import os
+from tiny import count_down, is_small
+if os.fork():
+    assert is_small(9)
+    sys.exit(os.wait()[1])
+count_down(3)
+os._exit(0)
+'''
+
+def test_a_program_ends():
+    subprocess.run([sys.executable, "-c", "import sys" + PROGRAM], cwd="/", check=True)
+"""
+    )
+    with runner.copies_of(runner.Project(tree), 1) as copies:
+        known = runner.trace(copies, 1)
+
+    lines = known.tests["tests/test_program.py::test_a_program_ends"]["lines"]["tiny/__init__.py"]
+    assert {SOURCE.splitlines().index(line) + 1 for line in ("    return number < LIMIT", "        number -= 1")} <= {
+        *lines
+    }
+
+
+@pytest.mark.parametrize(
+    ("module", "files"),
+    [
+        ("tiny/a.py", ["tests/test_a.py", "tests/test_aa.py", "tests/test_schema.py"]),
+        ("tiny/rooms/a.py", ["tests/rooms/test_a.py", "tests/rooms/test_rooms.py", "tests/test_a.py"]),
+        ("tiny/rooms/__init__.py", ["tests/rooms/test_a.py", "tests/rooms/test_rooms.py", "tests/test_room.py"]),
+        ("alembic/versions/a.py", ["tests/test_migrations.py", "tests/test_schema.py"]),
+    ],
+)
+def test_a_line_that_no_test_is_seen_to_run_is_judged_by_the_files_of_its_name(
+    tree: Path, module: str, files: list[str]
+) -> None:
+    names = ["rooms/test_a", "rooms/test_rooms", "test_a", "test_aa", "test_migrations", "test_room", "test_schema"]
+    test = {"passed": True, "broken": False, "seconds": 0.0, "lines": {}}
+    tests = {f"tests/{name}.py::test": test for name in (*names, "test_tiny")}
+    mutant = next(mutants_of("def f():\n  return x"))
+
+    [near, _] = runner.Map(runner.Project(tree), tests, {}).tests_of(module, mutant)
+
+    assert near == [f"{file}::test" for file in files]
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [

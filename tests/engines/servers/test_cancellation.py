@@ -1,12 +1,16 @@
 """Cancelled, once or again and again, by asyncio or anyio: no connection, slot, lock or statement is left behind."""
 
 import asyncio
-from collections.abc import Coroutine
+import gc
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+import asyncmy
+import asyncpg
 import greenlet
 import pytest
 from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from sqlmodel_alembic_async import Database
 
@@ -52,3 +56,76 @@ async def test_the_order_to_end_a_statement_is_given_outside_of_sqlalchemys_gree
     loop.set_task_factory(None)
 
     assert in_greenlet["greenlet_spawn"] is False
+
+
+def connecting_function(url: URL) -> tuple[Callable[..., Awaitable[Any]], list[dict[str, Any]]]:
+    """Return a function that connects as the driver does, and the arguments with which it was called."""
+    connect = {"asyncpg": asyncpg, "asyncmy": asyncmy}[url.get_driver_name()].connect
+    calls: list[dict[str, Any]] = []
+
+    async def counted(*args: Any, **options: Any) -> Any:
+        calls.append(options)
+        return await connect(*args, **options)
+
+    return counted, calls
+
+
+async def read(db: Database, statement: str) -> None:
+    async with db.reading() as session:
+        await (await session.connection()).exec_driver_sql(statement)
+
+
+@on_servers
+async def test_a_statement_is_ended_over_a_connection_that_the_callers_function_opens(
+    migrated_url: URL, engine_name: str
+) -> None:
+    connect, calls = connecting_function(migrated_url)
+    async with Database(migrated_url, connect_args={"async_creator_fn": connect}) as db:
+        work = asyncio.create_task(read(db, cancels.READS[engine_name]))
+        await asyncio.sleep(0.2)
+        assert len(calls) == 1
+
+        work.cancel()
+        await asyncio.wait([work])
+
+    assert work.cancelled()
+    assert len(calls) == 2
+
+
+@on_servers
+@pytest.mark.parametrize("error", [None, OSError()])
+async def test_a_connection_that_is_given_up_without_a_cancellation_needs_no_other_one(
+    migrated_url: URL, error: BaseException | None
+) -> None:
+    connect, calls = connecting_function(migrated_url)
+    options = {"connect_args": {"async_creator_fn": connect}}
+    async with Database(migrated_url, **options) as db, db.engine.connect() as connection:
+        await connection.invalidate(error)
+
+    assert len(calls) == 1
+
+
+@on_servers
+async def test_a_task_is_cancelled_where_the_callers_engine_opens_its_connections_itself(
+    migrated_url: URL, engine_name: str
+) -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+    arguments = create_async_engine(migrated_url).dialect.create_connect_args(migrated_url)
+    connect, _ = connecting_function(migrated_url)
+    async with Database(migrated_url, async_creator=lambda: connect(*arguments[0], **arguments[1])) as db:
+        work = asyncio.create_task(
+            read(db, {"postgresql": "SELECT pg_sleep(1)", "mariadb": "SELECT sleep(1)"}[engine_name])
+        )
+        await asyncio.sleep(0.2)
+
+        work.cancel()
+        await asyncio.wait([work])
+
+    assert work.cancelled()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
+    report = interruptions.Report()
+    await interruptions.claim_no_connection(migrated_url, report)  # The server ends the statement in its own time.
+    assert report.broken == []

@@ -148,3 +148,17 @@ async def test_a_closed_cursor_executes_nothing(connection: Connection) -> None:
         await cursor.execute("SELECT 1")
     with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
         await cursor.executemany("INSERT INTO number VALUES (?)", [(1,)])
+
+
+async def test_a_cursor_that_executed_nothing_has_no_rows(connection: Connection) -> None:
+    cursor = connection.cursor()
+
+    assert await cursor.fetchone() is None
+    assert await cursor.fetchall() == []
+    await cursor.close()
+
+
+async def test_a_cursor_whose_statement_failed_can_be_closed(connection: Connection) -> None:
+    async with connection.cursor() as cursor:
+        with pytest.raises(sqlite3.OperationalError, match="nonsense"):
+            await cursor.execute("SELECT nonsense")

@@ -6,6 +6,7 @@ from sqlalchemy.engine import URL
 from ..connections import run_program
 
 
+@pytest.mark.usefixtures("db")  # It takes away what the program leaves behind.
 @pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
 def test_a_process_that_is_forked_while_its_file_is_in_use_may_not_use_it(migrated_url: URL) -> None:
     program = """

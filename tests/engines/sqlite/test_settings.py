@@ -308,3 +308,11 @@ async def test_a_journal_mode_that_can_not_be_set_is_an_error(path: str, other: 
         await engine.connect()
 
     await engine.dispose()
+
+
+async def test_a_name_that_is_no_uri_is_the_files_name_as_it_is(tmp_path: Path) -> None:
+    async with Database(f"sqlite:///{tmp_path}/50%2525.db?uri=true") as db:
+        await db.create_tables()
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+
+    assert modes == dict.fromkeys(("50%25.db", "50%25.db-wal", "50%25.db-shm"), 0o600)

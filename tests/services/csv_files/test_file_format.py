@@ -3,6 +3,7 @@
 import csv
 import io
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -226,3 +227,41 @@ def test_a_header_of_many_columns_is_read_in_linear_time() -> None:
 
     assert file_format._fields(header, columns)[:2] == ["name", None]
     assert compared < 20 * len(header)
+
+
+@pytest.mark.parametrize(
+    ("slow", "second_begins"), [(file_format._MAX_CELL_LENGTH, 0.02), (131072, 0.07)], ids=["begins", "ends"]
+)
+def test_a_thread_that_reads_while_another_one_begins_or_ends_has_its_limit(
+    monkeypatch: pytest.MonkeyPatch, slow: int, second_begins: float
+) -> None:
+    set_limit = csv.field_size_limit
+
+    def set_slowly(limit: int) -> int:
+        time.sleep(0.05 if limit == slow else 0)
+        return set_limit(limit)
+
+    def read(begins: float) -> int:
+        time.sleep(begins)
+        with file_format._raised_field_limit:
+            time.sleep(0.05)
+            return set_limit()
+
+    monkeypatch.setattr(csv, "field_size_limit", set_slowly)
+    with ThreadPoolExecutor() as threads:
+        limits = list(threads.map(read, [0, second_begins]))
+
+    assert limits == [file_format._MAX_CELL_LENGTH] * 2
+    assert set_limit() == 131072
+
+
+@pytest.mark.parametrize("keep_going", [False, True])
+async def test_a_file_that_can_not_be_decoded_to_its_end_is_not_imported(
+    session: AsyncSession, tmp_path: Path, keep_going: bool
+) -> None:
+    (tmp_path / "pets.csv").write_bytes(b"name\n" + b"Rex\n" * 10_000 + b"Zo\xeb\n")
+
+    with pytest.raises(ImportRejectedError, match="this or a later line cannot be decoded"):
+        await import_pets(session, tmp_path / "pets.csv", keep_going=keep_going)
+
+    assert await count_pets(session) == 0

@@ -224,7 +224,7 @@ asyncio.run(main())
 def test_a_progress_bar_is_shown_on_a_terminal() -> None:
     program = pexpect.spawn(sys.executable, ["-W", "error", "-c", _PROGRAM], encoding="utf-8", timeout=60)
 
-    program.expect("100%.*3000/3000")
+    program.expect("100%.*3000/3000.* rows/s")
     program.expect(pexpect.EOF)
     program.close()
     assert program.exitstatus == 0

@@ -2,6 +2,8 @@
 
 from datetime import date
 
+import pytest
+
 from sqlmodel_alembic_async import (
     AsyncSession,
     PetCreate,
@@ -113,3 +115,13 @@ async def test_a_year_alone_does_not_replace_a_day_of_that_year(session: AsyncSe
         (date(2015, 1, 1), True),
         (date(2014, 1, 1), True),
     ]
+
+
+@pytest.mark.usefixtures("batch")
+async def test_a_new_key_is_free_while_another_one_is_replaced(session: AsyncSession) -> None:
+    await create_pet(session, PetCreate(name="Rex", external_ref="p1", microchip=CHIPS[0]))
+    lines = ("name,external_ref,microchip", f"Rex,p2,{CHIPS[0]}", "Max,p3,")
+
+    report = await import_pets(session, rows(*lines))
+
+    assert counts(report) == (1, 1, 0, 0)

@@ -67,7 +67,7 @@ def test_a_word_or_digits_and_punctuation_alone_stand_for_what_is_not_known(text
     assert is_placeholder(text)
 
 
-@pytest.mark.parametrize("text", ["Unknown dog", "xxxxx", "9a", "犬", "🐶", "1" * 50 + "a"])
+@pytest.mark.parametrize("text", ["Unknown dog", "xxxxx", "9a", "犬", "🐶", "\u0301", "\u093e", "1" * 50 + "a"])
 def test_what_says_something_stands_for_itself(text: str) -> None:
     assert not is_placeholder(text)
 

@@ -1,12 +1,25 @@
 """Rows found by many values at once."""
 
+import asyncio
 import io
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 
-from sqlmodel_alembic_async import AsyncSession, Database, Pet, PetCreate, create_pet, create_pets, import_pets
+from sqlmodel_alembic_async import (
+    AsyncSession,
+    Database,
+    Pet,
+    PetCreate,
+    PetUpdate,
+    create_pet,
+    create_pets,
+    import_pets,
+    update_pet,
+)
 from sqlmodel_alembic_async.services.csv_files import file_format
 from sqlmodel_alembic_async.services.statements import key_lookup
 
@@ -64,3 +77,17 @@ async def test_rows_are_found_by_values_of_which_some_are_missing(session: Async
     assert all(pet in pets for pet in found)
     assert [(row["id"], row["name"], row["external_ref"]) for row in columns] == [(pets[1].id, "not yet written", "p1")]
     assert await key_lookup.fetch_rows(session, Pet, "id", []) == []
+
+
+@pytest.mark.parametrize("fetch", [key_lookup.fetch_rows, key_lookup.fetch_columns])
+async def test_a_look_up_does_not_wait_for_a_transaction_that_changes_the_row(
+    db: Database, fetch: Callable[..., Awaitable[list[Any]]]
+) -> None:
+    async with db.transaction() as session:
+        pet = await create_pet(session, PetCreate(name="Rex"))
+
+    async with db.transaction() as writer, db.reading() as reader, asyncio.timeout(10):
+        await update_pet(writer, pet.id, PetUpdate(name="Max"))
+        [found] = await fetch(reader, Pet, "id", [pet.id])
+
+    assert (found["name"] if isinstance(found, dict) else found.name) == "Rex"
