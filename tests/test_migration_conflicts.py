@@ -182,7 +182,7 @@ async def test_what_is_half_done_in_a_translated_schema_is_finished(empty_url: U
             assert await ask(db, lambda connection: tables_of(connection, other_schema)) == left
 
 
-# Other transactions.
+# Cancellation, and transactions of the same task.
 
 
 @on_sqlite
