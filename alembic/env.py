@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from logging.config import fileConfig
 from typing import Any
 
@@ -96,17 +96,23 @@ def _foreign_keys_disabled(connection: sa.Connection) -> Iterator[None]:
     if connection.dialect.name != "sqlite":
         yield
         return
-    driver = connection.connection
     try:
-        driver.cursor().execute("PRAGMA foreign_keys = OFF")
+        _execute(connection, "PRAGMA foreign_keys = OFF")
         yield
     finally:
         if not connection.invalidated:
             try:
-                driver.cursor().execute("PRAGMA foreign_keys = ON")
+                _execute(connection, "PRAGMA foreign_keys = ON")
             except BaseException:  # Also a cancellation: do not reuse this connection without foreign keys.
                 connection.invalidate()
                 raise
+
+
+def _execute(connection: sa.Connection, statement: str) -> None:
+    # Not by SQLAlchemy, which would begin a transaction. A cursor that is not closed keeps the file's WAL from being
+    # removed with the last connection.
+    with closing(connection.connection.cursor()) as cursor:
+        cursor.execute(statement)
 
 
 @contextmanager
@@ -122,10 +128,10 @@ def _no_new_orphans(connection: sa.Connection) -> Iterator[None]:
 
 def _orphans(connection: sa.Connection) -> set[tuple[Any, ...]]:
     # Other applications' tables may already have such rows.
-    own_tables = [SQLModel.metadata.tables[name] for name in TABLES]
-    names = {*TABLES}.union(*(schema.referring_tables(connection, table) for table in own_tables))
+    own_tables = [table for name in TABLES if schema.exists(connection, table := SQLModel.metadata.tables[name])]
+    names = {table.name for table in own_tables}
     found = set()
-    for name in names:
+    for name in names.union(*(schema.referring_tables(connection, table) for table in own_tables)):
         # SQLite cannot check a table with a foreign key to columns that are not unique.
         with suppress(sa.exc.OperationalError):
             rows = connection.execute(sa.text("SELECT * FROM pragma_foreign_key_check(:name)"), {"name": name})

@@ -134,8 +134,9 @@ async def upgrade():
         await migrations.upgrade(database=db)
 
 command_lock._mutex.acquire()  # As another thread does that begins to migrate.
-command_lock._owner = asyncio.new_event_loop()
+command_lock._owner = loop = asyncio.new_event_loop()
 print("exit code", asyncio.run(ended(forked(lambda: asyncio.run(upgrade())))))
+loop.close()
 """
 
 
