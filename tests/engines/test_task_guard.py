@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -56,18 +55,6 @@ async def test_a_second_tasks_rollback_closes_the_connection(db: Database, engin
         await connection.rollback()
 
         assert connection.invalidated
-
-
-@pytest.mark.parametrize("engine_name", ["sqlite", "postgresql"], indirect=True)
-async def test_a_task_whose_connection_is_closed_gets_the_drivers_error(db: Database, engine_name: str) -> None:
-    async with used_by_another(db, engine_name) as (connection, first):
-        await connection.rollback()
-        taken: list[object] = []
-        event.listen(db.engine.sync_engine, "checkout", lambda *connection: taken.append(connection))
-
-        with pytest.raises(DBAPIError):
-            await first
-        assert taken == []  # Nor is another connection taken from the pool.
 
 
 async def test_one_task_after_the_other_may_use_a_connection(db: Database) -> None:

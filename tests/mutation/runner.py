@@ -30,6 +30,7 @@ _NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "dist", 
 _NEAR_FILES = 3
 _NEAR_SECONDS = 15.0
 _FAR_SECONDS = 30.0
+_BY_NAME_SECONDS = 300.0  # In files that are chosen by their names only.
 # The test files of modules whose names no test file has.
 _FILES_BY_HAND = {"alembic": ("tests/test_*migrat*.py", "tests/test_schema.py")}
 _PATIENCE = 4  # How many times longer than without a mutant they may take, and what is added for the start.
@@ -173,8 +174,11 @@ class Map:
             names |= self._by_module.get(module, set())
             others = set(self.tests)
         # Where no test was seen to run a line, as in a process that ended at once, the names of the files have to do.
-        near_files = self._nearest_files(module, names) if names else self._files_by_name(module)
-        names = names or {name for name in self.tests if _file_of(name) in near_files}
+        if not names:
+            files = self._files_by_name(module)
+            near = self._fastest((name for name in self.tests if _file_of(name) in files), _BY_NAME_SECONDS)
+            return [near, self._fastest(others.difference(near), _FAR_SECONDS)]
+        near_files = self._nearest_files(module, names)
         near = self._fastest((name for name in names if _file_of(name) in near_files), _NEAR_SECONDS)
         return [near, self._fastest((names | others).difference(near), _FAR_SECONDS)]
 
