@@ -26,10 +26,11 @@ def prepare(engine: Engine) -> None:
     def make_read_only(connection: Any, record: ConnectionPoolEntry) -> None:
         if not record.info.get(IS_READER):
             return
-        if not record.info.get(_IS_READ_ONLY):
-            _execute(connection, _SET_READ_ONLY[dialect.name])
         # BEGIN and ROLLBACK each cost a round trip, and a single statement does not need them.
         dialect.set_isolation_level(connection, "AUTOCOMMIT")
+        # After that: PostgreSQL would take the setting back with the transaction.
+        if not record.info.get(_IS_READ_ONLY):
+            _execute(connection, _SET_READ_ONLY[dialect.name])
 
     replace_dead_connections(engine)
     event.listen(engine, "connect", make_read_only)

@@ -64,7 +64,7 @@ async def test_a_reader_reads_where_the_callers_engine_opens_its_connections_its
         assert await count_pets(session) == 0
 
 
-@pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("engine_name", ["postgresql", "mariadb"], indirect=True)
 async def test_a_reader_can_not_write_where_the_callers_engine_opens_its_connections_itself(
     self_connecting_db: Database,
 ) -> None:
