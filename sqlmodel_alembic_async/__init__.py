@@ -30,7 +30,6 @@ from .import_report import ImportReport, Rejection
 from .ipython import load_ipython_extension
 from .models import Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate
 from .services.pets import (
-    PetFilters,
     archive_pet,
     count_pets,
     create_pet,
@@ -44,9 +43,9 @@ from .services.pets import (
     transfer_pet,
     update_pet,
 )
+from .services.statements.filters import PetFilters, UserFilters
 from .services.statements.pages import OrderBy, Page
 from .services.users import (
-    UserFilters,
     archive_user,
     count_users,
     create_user,

@@ -49,7 +49,7 @@ ROOMS = {
     "services.statements": _BASE - {"import_report"} | {"columns", "display"},
     "services.duplicates": {"errors", "fields", "models", "services.statements"},
     "services": {"errors", "fields", "models", "undo", "display", "services.statements", "services.duplicates"},
-    "services.csv_files": _BASE - {"undo"} | {"services", "services.statements"},
+    "services.csv_files": _BASE - {"undo"} | {"services.statements"},
     "retries": {"errors"},
     "sessions": {"engines.common", "errors", "driver_errors", "undo"},
     "databases": {"settings", "computed_once", "engines", "driver_errors", "models", "retries", "sessions"}

@@ -8,7 +8,7 @@ from .connection_info import info_of
 
 # In Connection.info: "transaction" or "savepoint", which is what must be rolled back after a failed statement.
 _FAILED_SCOPE = "sqlmodel_alembic_async_failed_scope"
-_MYSQL_DEADLOCK = 1213
+_MYSQL_DEADLOCK = 1213  # Also among the conflicts of driver_errors, which this room must not import.
 
 
 def refuse_partial_commits(engine: Engine) -> None:

@@ -11,31 +11,14 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from typing_extensions import Unpack
 
 from ..errors import PetDeceasedError, PetNotFoundError, UserNotFoundError
-from ..fields import Breed, Date, Flag, Id, Microchip, Sex, Species, Status, is_id
+from ..fields import Date, Microchip, is_id
 from ..models import Pet, PetCreate, PetUpdate
 from ..undo import remember
 from .statements import execution, many_rows, one_row, pages
-from .statements.filters import FILTER_CONFIG, RowFilters, filter_adapter, null_term, row_terms, validated
+from .statements.filters import FILTER_CONFIG, PetFilters, pet_terms
 from .statements.one_row import OnSimilar
 from .statements.pages import OrderBy, Page
-from .statements.prebuilt import Terms
 
-
-class PetFilters(RowFilters, total=False):
-    """The filters of pets; list_pets() explains each."""
-
-    owner_id: Id
-    ownerless: Flag
-    species: Species
-    breed: Breed
-    sex: Sex
-    status: Status
-    born_from: Date
-    born_until: Date
-    microchipped: Flag
-
-
-_FILTERS = filter_adapter(PetFilters)
 _MICROCHIP: TypeAdapter[str | None] = TypeAdapter(Microchip, config=FILTER_CONFIG)
 _DATE = TypeAdapter(Date, config=FILTER_CONFIG)
 
@@ -304,24 +287,6 @@ async def delete_pet(session: AsyncSession, pet_id: int) -> None:
     """
     if not await one_row.delete(session, Pet, pet_id):
         raise PetNotFoundError(pet_id)
-
-
-def pet_terms(filters: PetFilters) -> Terms:
-    """Return the conditions that the filters stand for."""
-    filters = validated(_FILTERS, filters, PetFilters.__annotations__)
-    terms = row_terms(filters)
-    for name in ("owner_id", "species", "breed", "sex", "status"):
-        if name in filters:
-            terms |= null_term(name, True) if filters[name] is None else {(name, "eq"): filters[name]}
-    if "ownerless" in filters:
-        terms |= null_term("owner_id", filters["ownerless"])
-    if "microchipped" in filters:
-        terms |= null_term("microchip", not filters["microchipped"])
-    if "born_from" in filters:
-        terms["birth_date", "ge"] = filters["born_from"]
-    if "born_until" in filters:
-        terms["birth_date", "le"] = filters["born_until"]
-    return terms
 
 
 def _found(pet: Pet | None, pet_id: int) -> Pet:

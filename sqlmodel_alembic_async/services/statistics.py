@@ -14,9 +14,8 @@ from typing_extensions import Unpack
 from ..display import Table
 from ..fields import Sex, Status
 from ..models import Pet
-from . import pets
-from .pets import PetFilters
 from .statements import execution, prebuilt
+from .statements.filters import PetFilters, pet_terms
 
 _MAX_SPECIES_SHOWN = 20
 
@@ -86,7 +85,7 @@ async def pet_statistics(session: AsyncSession, **filters: Unpack[PetFilters]) -
         DatabaseError: The database failed, or the session is closed or used by another task.
 
     """
-    terms = pets.pet_terms(filters)
+    terms = pet_terms(filters)
     found: list[Any] = await execution.fetch_all(session, _query(frozenset(terms)), prebuilt.values(terms))
     species = {row.key: row.pets for row in found if row.part == "species"}
     years: Counter[int | None] = Counter()

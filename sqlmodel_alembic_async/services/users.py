@@ -15,20 +15,13 @@ from ..fields import Email, is_id
 from ..models import Pet, User, UserCreate, UserUpdate
 from .pets import change_pets_of
 from .statements import execution, many_rows, one_row, pages
-from .statements.filters import FILTER_CONFIG, RowFilters, filter_adapter, row_terms, validated
+from .statements.filters import FILTER_CONFIG, UserFilters, user_terms
 from .statements.one_row import OnSimilar
 from .statements.pages import OrderBy, Page
-from .statements.prebuilt import Terms
-
-
-class UserFilters(RowFilters, total=False):
-    """The filters of users; list_users() explains each."""
-
 
 # Checked in the DELETE itself: a violated foreign key would end the caller's transaction.
 _HAS_NO_PETS = ~select(Pet.id).where(col(Pet.owner_id) == sa.bindparam("row_id")).exists()
 
-_FILTERS = filter_adapter(UserFilters)
 _EMAIL: TypeAdapter[str | None] = TypeAdapter(Email, config=FILTER_CONFIG)
 
 
@@ -146,7 +139,7 @@ async def list_users(
         DatabaseError: The statement failed.
 
     """
-    terms = _terms(filters)
+    terms = user_terms(filters)
     return await pages.fetch_page(session, User, terms, order_by=order_by, limit=limit, after=after, offset=offset)
 
 
@@ -159,7 +152,7 @@ async def count_users(session: AsyncSession, **filters: Unpack[UserFilters]) -> 
         DatabaseError: The statement failed.
 
     """
-    return await many_rows.count(session, User, _terms(filters))
+    return await many_rows.count(session, User, user_terms(filters))
 
 
 async def stream_users(
@@ -177,7 +170,7 @@ async def stream_users(
         DatabaseError: A statement failed.
 
     """
-    async for user in pages.stream(session, User, _terms(filters), order_by=order_by):
+    async for user in pages.stream(session, User, user_terms(filters), order_by=order_by):
         yield user
 
 
@@ -260,10 +253,6 @@ async def delete_user(session: AsyncSession, user_id: int, *, pets: Literal["ref
         raise UserHasPetsError(user_id) from error.__cause__
     _found(await one_row.fetch_as_written(session, User, user_id), user_id)
     raise UserHasPetsError(user_id)
-
-
-def _terms(filters: UserFilters) -> Terms:
-    return row_terms(validated(_FILTERS, filters, UserFilters.__annotations__))
 
 
 def _found(user: User | None, user_id: int) -> User:

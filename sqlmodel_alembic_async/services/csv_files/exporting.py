@@ -13,9 +13,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from typing_extensions import Unpack
 
 from ...models import Pet, User
-from ..pets import PetFilters, pet_terms
 from ..statements import chunks, prebuilt
 from ..statements.chunks import BATCH_SIZE
+from ..statements.filters import PetFilters, pet_terms
 from ..statements.prebuilt import Terms
 from .file_format import COLUMNS, OWNER, OWNER_FIELDS, PET_FIELDS
 from .placeholders import escaped

@@ -1,4 +1,4 @@
-"""The filters that users and pets share; lists, counts, streams, exports and figures take them."""
+"""The filters of users and pets; lists, counts, streams, exports and figures take them."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
-from ...fields import Flag, Moment, SearchText
+from ...fields import Breed, Date, Flag, Id, Moment, SearchText, Sex, Species, Status
 from .prebuilt import Terms
 
 Filters = TypeVar("Filters")
@@ -26,6 +26,24 @@ class RowFilters(TypedDict, total=False):
     changed_since: Moment
 
 
+class UserFilters(RowFilters, total=False):
+    """The filters of users; list_users() explains each."""
+
+
+class PetFilters(RowFilters, total=False):
+    """The filters of pets; list_pets() explains each."""
+
+    owner_id: Id
+    ownerless: Flag
+    species: Species
+    breed: Breed
+    sex: Sex
+    status: Status
+    born_from: Date
+    born_until: Date
+    microchipped: Flag
+
+
 def filter_adapter(filters: type[Filters]) -> TypeAdapter[Filters]:
     """Return the adapter that validates these filters; its errors quote no value."""
     # pydantic ignores hide_input_in_errors of a TypedDict, and refuses a config for one; a union takes it.
@@ -38,6 +56,33 @@ def validated(adapter: TypeAdapter[Filters], filters: Mapping[str, Any], known: 
     if unknown := filters.keys() - known.keys():
         raise TypeError(f"unknown filter {', '.join(sorted(unknown))}: choose from {', '.join(sorted(known))}")
     return adapter.validate_python(filters)
+
+
+_USER_FILTERS = filter_adapter(UserFilters)
+_PET_FILTERS = filter_adapter(PetFilters)
+
+
+def user_terms(filters: UserFilters) -> Terms:
+    """Return the conditions that the filters stand for."""
+    return row_terms(validated(_USER_FILTERS, filters, UserFilters.__annotations__))
+
+
+def pet_terms(filters: PetFilters) -> Terms:
+    """Return the conditions that the filters stand for."""
+    filters = validated(_PET_FILTERS, filters, PetFilters.__annotations__)
+    terms = row_terms(filters)
+    for name in ("owner_id", "species", "breed", "sex", "status"):
+        if name in filters:
+            terms |= null_term(name, True) if filters[name] is None else {(name, "eq"): filters[name]}
+    if "ownerless" in filters:
+        terms |= null_term("owner_id", filters["ownerless"])
+    if "microchipped" in filters:
+        terms |= null_term("microchip", not filters["microchipped"])
+    if "born_from" in filters:
+        terms["birth_date", "ge"] = filters["born_from"]
+    if "born_until" in filters:
+        terms["birth_date", "le"] = filters["born_until"]
+    return terms
 
 
 def row_terms(filters: RowFilters) -> Terms:

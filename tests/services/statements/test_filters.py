@@ -1,5 +1,7 @@
-"""What changed since a moment."""
+"""The filters: what changed since a moment, searches, and what help() says of them."""
 
+import inspect
+import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -13,8 +15,10 @@ from sqlmodel_alembic_async import (
     Database,
     Pet,
     PetCreate,
+    PetFilters,
     PetUpdate,
     UserCreate,
+    UserFilters,
     UserUpdate,
     archive_pet,
     count_pets,
@@ -193,3 +197,10 @@ async def test_the_error_for_a_filter_does_not_quote_the_value(session: AsyncSes
             await service(session, **filters)
 
         assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("function", "filters"), [(list_users, UserFilters), (list_pets, PetFilters)])
+def test_help_explains_every_filter(function: object, filters: type) -> None:
+    items = re.findall(r"\* (`.*?`): ", inspect.getdoc(function) or "")
+
+    assert sorted(re.findall(r"`([a-z_]+)`", " ".join(items))) == sorted(filters.__annotations__)
