@@ -57,7 +57,8 @@ def checked_out(db: Database) -> int:
 
 
 def threads() -> int:
-    return threading.active_count()
+    # asyncio keeps the threads of to_thread(), and may start another one while the first becomes idle.
+    return sum(not thread.name.startswith("asyncio_") for thread in threading.enumerate())
 
 
 def descriptors() -> int:

@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Self
+from weakref import WeakSet
 
 import aiosqlite
 from aiosqlite.core import _STOP_RUNNING_SENTINEL
@@ -54,6 +55,8 @@ class Connection(aiosqlite.Connection):
         self._lock_timeout = lock_timeout
         self._begin: tuple[str, ...] = ()
         self._waiter: asyncio.Future[Any] | None = None
+        # All cursors: SQLite keeps the file open until no statement is left, and a traceback may keep a failed one.
+        self.cursors: WeakSet[sqlite3.Cursor] = WeakSet()
         # Cursors with unread rows, which hold a read lock. Only the connection's thread changes this set.
         self._unread_cursors: set[sqlite3.Cursor] = set()
 
@@ -232,6 +235,8 @@ class Connection(aiosqlite.Connection):
     def _close(self) -> None:
         if self._connection is not None:
             with contextlib.suppress(sqlite3.ProgrammingError):  # It is already closed.
+                for cursor in list(self.cursors):
+                    cursor.close()
                 self._rollback()
                 self._connection.close()
             self._connection = None

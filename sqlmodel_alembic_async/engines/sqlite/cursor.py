@@ -28,6 +28,7 @@ class Cursor(aiosqlite.Cursor):
 
     def __init__(self, connection: Any) -> None:
         super().__init__(connection, connection._conn.cursor())
+        connection.cursors.add(self._cursor)
         self._rows: deque[Any] = deque()
         self._finished = True
         self._is_closed = False

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel_alembic_async import Database, PetCreate, count_pets, create_pet, engines, get_pet
 from sqlmodel_alembic_async.engines.sqlite.connection import Connection, connect
 
-from ...stress.measures import becomes_true
+from ...stress.measures import becomes_true, descriptors
 from . import files
 from .files import ALL, NUMBERS, Blocked, numbers
 
@@ -488,3 +488,16 @@ async def test_a_connection_whose_task_is_cancelled_at_once_is_not_even_opened(p
 
     assert await becomes_true(lambda: not connection._thread.is_alive())
     assert opened == []
+
+
+async def test_a_file_is_closed_though_a_traceback_keeps_a_statement_that_failed(path: str) -> None:
+    before = descriptors()
+    connection = await connect(path)
+    await connection.cursor().execute("SELECT * FROM number")
+    with pytest.raises(sqlite3.OperationalError) as kept:
+        await connection.cursor().execute("SELECT abs(-9223372036854775807 - 1)")
+
+    await connection.close()
+
+    assert descriptors() == before
+    assert kept.traceback
