@@ -80,7 +80,7 @@ class Text(sa.types.TypeDecorator[str]):
 
 
 def _mysql() -> Any:
-    # Whoever has another engine need not wait for this one's dialect to be imported.
+    # Imported here: other databases do not need this dialect, and its import takes time.
     from sqlalchemy.dialects import mysql
 
     return mysql

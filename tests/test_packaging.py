@@ -48,7 +48,7 @@ ROOMS = {
     "engines": {"engines.common", "engines.sqlite", "engines.servers"},
     "services.statements": _BASE - {"import_report"} | {"columns", "display"},
     "services.duplicates": {"errors", "fields", "models", "services.statements"},
-    "services": {"errors", "fields", "models", "undo", "display", "services.statements", "services.duplicates"},
+    "services": {"errors", "fields", "models", "display", "services.statements", "services.duplicates"},
     "services.csv_files": _BASE - {"undo"} | {"services.statements"},
     "retries": {"errors"},
     "sessions": {"engines.common", "errors", "driver_errors", "undo"},

@@ -7,8 +7,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from ..errors import UserNotFoundError
 from ..fields import name_key
 from ..models import Pet, User, UserCreate
-from .pets import change_pets_of
 from .statements import one_row
+from .statements.owned_pets import update_pets_of
 
 _NAME = "Anonymised"
 
@@ -37,5 +37,5 @@ async def anonymise_user(session: AsyncSession, user_id: int) -> User:
     if user is None and (user := await one_row.fetch_as_written(session, User, user_id)) is None:
         raise UserNotFoundError(user_id)
     has_personal_data = sa.or_(*(col(getattr(Pet, name)).is_not(None) for name in _PERSONAL_OF_PETS))
-    await change_pets_of(session, user_id, dict.fromkeys(_PERSONAL_OF_PETS), has_personal_data)
+    await update_pets_of(session, user_id, dict.fromkeys(_PERSONAL_OF_PETS), has_personal_data)
     return user

@@ -10,8 +10,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from ..errors import NotFoundError, PetNotFoundError, TransactionConflictError, UserHasPetsError, UserNotFoundError
 from ..fields import is_id
 from ..models import Pet, PetCreate, Row, User, UserCreate
-from .pets import change_pets_of, delete_pet
+from .pets import delete_pet
 from .statements import execution, many_rows, one_row
+from .statements.owned_pets import update_pets_of
 from .users import delete_user
 
 # Fields that make sense only together: they are filled from one row, or not at all.
@@ -73,7 +74,7 @@ async def merge_users(session: AsyncSession, keep_id: int, drop_id: int, *, dry_
     if dry_run:
         pets = await many_rows.count(session, Pet, {("owner_id", "eq"): drop_id})
         return MergeReport(kept, drop_id, filled, conflicts, pets, dry_run)
-    moved = await change_pets_of(session, drop_id, {"owner_id": keep_id})
+    moved = await update_pets_of(session, drop_id, {"owner_id": keep_id})
     try:
         await delete_user(session, drop_id)  # First: the kept user may get its unique values.
     except UserHasPetsError as error:

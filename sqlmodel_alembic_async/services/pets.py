@@ -2,9 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterable
 from datetime import date
-from typing import Any
 
-import sqlalchemy as sa
 from pydantic import TypeAdapter
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -13,7 +11,6 @@ from typing_extensions import Unpack
 from ..errors import PetDeceasedError, PetNotFoundError, UserNotFoundError
 from ..fields import Date, Microchip, is_id
 from ..models import Pet, PetCreate, PetUpdate
-from ..undo import remember
 from .statements import execution, many_rows, one_row, pages
 from .statements.filters import FILTER_CONFIG, PetFilters, pet_terms
 from .statements.one_row import OnSimilar
@@ -235,20 +232,6 @@ async def transfer_pet(session: AsyncSession, pet_id: int, owner_id: int | None,
         _found(await one_row.fetch_as_written(session, Pet, pet_id), pet_id)
         raise PetDeceasedError(pet_id)
     return pet
-
-
-async def change_pets_of(
-    session: AsyncSession, owner_id: int, values: dict[str, Any], *conditions: sa.ColumnElement[bool]
-) -> int:
-    """Change all pets of an owner, and return how many; the services of users call it."""
-    held = [pet for pet in session.sync_session.identity_map.values() if isinstance(pet, Pet)]
-    ids: list[Any] = [pet.id for pet in held if pet.__dict__.get("owner_id") == owner_id]
-    async with execution.statement(session):
-        remember(session.sync_session, Pet, ids)
-    changed = await many_rows.update_all(session, Pet, values, col(Pet.owner_id) == owner_id, *conditions)
-    # The UPDATE marked all of them in the session, also a pet that another transaction has given to somebody else.
-    await many_rows.refresh(session, Pet, ids)
-    return changed
 
 
 async def archive_pet(session: AsyncSession, pet_id: int) -> Pet:

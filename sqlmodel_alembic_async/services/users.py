@@ -13,10 +13,10 @@ from typing_extensions import Unpack
 from ..errors import ConflictError, UserHasPetsError, UserNotFoundError
 from ..fields import Email, is_id
 from ..models import Pet, User, UserCreate, UserUpdate
-from .pets import change_pets_of
 from .statements import execution, many_rows, one_row, pages
 from .statements.filters import FILTER_CONFIG, UserFilters, user_terms
 from .statements.one_row import OnSimilar
+from .statements.owned_pets import update_pets_of
 from .statements.pages import OrderBy, Page
 
 # Checked in the DELETE itself: a violated foreign key would end the caller's transaction.
@@ -242,7 +242,7 @@ async def delete_user(session: AsyncSession, user_id: int, *, pets: Literal["ref
     if pets not in ("refuse", "release"):
         raise ValueError('pets must be "refuse" or "release"')
     if pets == "release" and is_id(user_id):
-        await change_pets_of(session, user_id, {"owner_id": None, "acquired_on": None})
+        await update_pets_of(session, user_id, {"owner_id": None, "acquired_on": None})
     try:
         if await one_row.delete(session, User, user_id, _HAS_NO_PETS):
             return
