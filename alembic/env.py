@@ -83,7 +83,6 @@ def _configure(connection: sa.Connection) -> None:
     # Alembic does not commit a transaction that has begun before configure(): schema_locks.alone() commits it.
     context.configure(
         connection=connection,
-        transactional_ddl=connection.in_transaction(),
         version_table_schema=connection.schema_for_object(VERSION),
         **OPTIONS,
     )

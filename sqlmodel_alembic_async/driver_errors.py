@@ -156,6 +156,8 @@ def translate(error: BaseException) -> PetManagementError | None:
     if isinstance(error, DBAPIError):
         return _translate_driver_error(error)
     if isinstance(error, StatementError):
+        if isinstance(error.orig, OSError):
+            return translate(error.orig)
         return InvalidValueError()  # A column type refused the value, for example a datetime without a time zone.
     if isinstance(error, OSError):
         return _translate_code(error, _code(error), "")

@@ -145,7 +145,7 @@ async def _run(database: Database, alembic_command: Callable[[Config, str], None
         config = _config()
         config.attributes.update(connection=connection, mark_begun=mark_begun)
         try:
-            with translated(), outer_proxies_restored():
+            with outer_proxies_restored():
                 alembic_command(config, revision)
         except CommandError as error:
             raise _migration_error(connection, revision, error) from error

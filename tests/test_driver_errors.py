@@ -404,6 +404,7 @@ def test_the_cause_tells_the_drivers_class_and_code_and_nothing_else(error: Exce
         (PendingRollbackError("secret"), DatabaseError, "begin_nested"),
         (PendingRollbackError("secret", code="7s2a"), DatabaseError, "begin_nested"),
         (StatementError("secret", "SELECT 1", {}, ValueError("secret")), InvalidValueError, "does not fit"),
+        (StatementError("secret", "SELECT 1", {}, OSError("secret")), DatabaseUnavailableError, "cannot be reached"),
         (wrapped(Driver("secret"), lost=True), DatabaseUnavailableError, "^the connection to the database was lost$"),
         (wrapped(Driver(1045, "secret"), lost=True), DatabaseUnavailableError, "refused the connection"),
     ],

@@ -22,7 +22,7 @@ def refuse_partial_commits(engine: Engine) -> None:
     aborts_on_error = engine.dialect.name == "postgresql"
 
     def note_failure(context: ExceptionContext) -> None:
-        if context.connection is None or context.is_disconnect:
+        if context.connection is None or context.is_disconnect or context.connection.invalidated:
             return
         is_deadlock = context.original_exception.args[:1] == (_MYSQL_DEADLOCK,)
         if is_deadlock or _has_lost_transaction(context.connection):
@@ -42,12 +42,11 @@ def _has_lost_transaction(connection: Connection) -> bool:
 
 
 def _clear(connection: Connection) -> None:
-    connection.info.pop(_FAILED_SCOPE, None)
+    info_of(connection).pop(_FAILED_SCOPE, None)
 
 
 def _clear_savepoint(connection: Connection, *savepoint: object) -> None:
-    # An invalidated connection has no info: its transaction is over.
-    if not connection.invalidated and connection.info.get(_FAILED_SCOPE) != "transaction":
+    if info_of(connection).get(_FAILED_SCOPE) != "transaction":
         _clear(connection)
 
 

@@ -43,7 +43,7 @@ def _mark_idle(connection: Connection, *statement: object) -> None:
 
 
 def _mark_idle_after_error(context: ExceptionContext) -> None:
-    if context.connection is not None and not context.connection.invalidated and not _is_busy(context.connection):
+    if context.connection is not None and not _is_busy(context.connection):
         _mark_idle(context.connection)
 
 
@@ -54,5 +54,5 @@ def _refuse_commit_while_busy(connection: Connection) -> None:
 
 
 def _close_while_busy(connection: Connection) -> None:
-    if not connection.invalidated and _is_busy(connection):
+    if _is_busy(connection):
         connection.invalidate()

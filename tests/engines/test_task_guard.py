@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sqlmodel_alembic_async import Database, PetCreate, count_pets, create_pet
@@ -66,3 +67,22 @@ async def test_one_task_after_the_other_may_use_a_connection(db: Database) -> No
         await connection.commit()
 
     assert checked_out(db) == 0
+
+
+async def test_a_lost_connection_is_opened_again_once_for_each_statement(db: Database) -> None:
+    attempts = 0
+
+    def refuse(*arguments: object) -> None:
+        nonlocal attempts
+        attempts += 1
+        raise ConnectionRefusedError
+
+    async with db.engine.connect() as connection:
+        await connection.invalidate()
+        await connection.rollback()
+        event.listen(db.engine.sync_engine, "do_connect", refuse)
+        with pytest.raises(StatementError, match="ConnectionRefusedError"):
+            await connection.exec_driver_sql("SELECT 1")
+        event.remove(db.engine.sync_engine, "do_connect", refuse)
+
+    assert attempts == 1
