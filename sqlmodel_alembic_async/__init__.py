@@ -29,17 +29,15 @@ from .errors import (
 from .import_report import ImportReport, Rejection
 from .ipython import load_ipython_extension
 from .models import Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate
+from .services.lists import count_pets, count_users, list_pets, list_users, stream_pets, stream_users
 from .services.pets import (
     archive_pet,
-    count_pets,
     create_pet,
     create_pets,
     delete_pet,
     find_pet_by_microchip,
     get_pet,
-    list_pets,
     restore_pet,
-    stream_pets,
     transfer_pet,
     update_pet,
 )
@@ -47,15 +45,12 @@ from .services.statements.filters import PetFilters, UserFilters
 from .services.statements.pages import OrderBy, Page
 from .services.users import (
     archive_user,
-    count_users,
     create_user,
     create_users,
     delete_user,
     find_user_by_email,
     get_user,
-    list_users,
     restore_user,
-    stream_users,
     update_user,
 )
 

@@ -1,23 +1,20 @@
 """The Database class: an async engine, its sessions and its transactions."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
-from weakref import WeakSet
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import sqlalchemy as sa
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel import SQLModel
 
-from . import engines, schema, schema_locks
+from . import engines, schema_locks
 from .computed_once import ComputedOnce
 from .driver_errors import committing, translated
 from .models import TABLES
 from .retries import Retries
 from .sessions import AsyncSession as AsyncSession  # re-exported
-from .sessions import Connected, ReadOnlySession, StatementSession, flush
+from .sessions import Connected, OneTransactionPerTask, ReadOnlySession, StatementSession, flush
 
 Result = TypeVar("Result")
 
@@ -36,7 +33,7 @@ class Database:
     def __init__(self, url: str | URL | None = None, **options: Any) -> None:
         self._url = url
         self._options = options
-        self._in_transaction: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self._transactions = OneTransactionPerTask()
         self._retries = Retries()
 
     @ComputedOnce
@@ -132,7 +129,7 @@ class Database:
             sqlalchemy.exc.InvalidRequestError: Two tasks use the session at the same time.
 
         """
-        with self._no_nested_transaction():
+        with self._transactions.entered():
             async with Connected(AsyncSession(self._writer, close_resets_only=False)) as session:
                 with translated():
                     yield session
@@ -210,27 +207,10 @@ class Database:
             StorageError: The storage is full or read-only, or the file cannot be opened.
 
         """
-        with self._no_nested_transaction(), translated(OSError):
+        with self._transactions.entered(), translated(OSError):
             async with self._writer.connect() as connection:
-                await connection.run_sync(_create_tables)
-
-    @contextmanager
-    def _no_nested_transaction(self) -> Iterator[None]:
-        task = cast("asyncio.Task[Any]", asyncio.current_task())  # A coroutine runs in a task.
-        if task in self._in_transaction:
-            raise RuntimeError(
-                "this task already has an open transaction of this database: pass its session as an argument"
-            )
-        self._in_transaction.add(task)
-        try:
-            yield
-        finally:
-            self._in_transaction.discard(task)
-
-
-def _create_tables(connection: sa.Connection) -> None:
-    with schema_locks.alone(connection):
-        schema.create(connection, [SQLModel.metadata.tables[name] for name in TABLES])
+                tables = [SQLModel.metadata.tables[name] for name in TABLES]
+                await connection.run_sync(schema_locks.create_alone, tables)
 
 
 def _settings() -> Any:

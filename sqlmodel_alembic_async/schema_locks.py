@@ -2,13 +2,13 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import sqlalchemy as sa
 
 from .errors import TransactionConflictError
-from .schema import require_database
+from .schema import create, require_database
 
 LOCK_TIMEOUT = 3600  # Seconds that a process waits for another one's changes, on MariaDB and MySQL.
 SQLITE_LOCK_TIMEOUT = 60  # Seconds that a process waits for any other writer, on SQLite.
@@ -40,6 +40,12 @@ def alone(connection: sa.Connection) -> Iterator[None]:
     guard = {"sqlite": _sqlite, "postgresql": _postgresql}.get(connection.dialect.name, _mysql)
     with guard(connection):
         yield
+
+
+def create_alone(connection: sa.Connection, tables: Collection[sa.Table]) -> None:
+    """Create the missing tables and indexes while no other process changes the schema; see alone() for the errors."""
+    with alone(connection):
+        create(connection, tables)
 
 
 @contextmanager

@@ -2,7 +2,10 @@
 
 import asyncio
 import time
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, cast
+from weakref import WeakSet
 
 from sqlalchemy import event
 from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError, SQLAlchemyError
@@ -142,6 +145,27 @@ class Connected:
             await until_done(asyncio.create_task(self._session.invalidate()))
             if not isinstance(failure, SQLAlchemyError | OSError):
                 raise
+
+
+class OneTransactionPerTask:
+    """Refuses a second transaction in one task. On SQLite, the second one would wait for the first one without end."""
+
+    def __init__(self) -> None:
+        self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Note the transaction of this task until the end of the block; raise RuntimeError if there is one already."""
+        task = cast("asyncio.Task[Any]", asyncio.current_task())  # A coroutine runs in a task.
+        if task in self._tasks:
+            raise RuntimeError(
+                "this task already has an open transaction of this database: pass its session as an argument"
+            )
+        self._tasks.add(task)
+        try:
+            yield
+        finally:
+            self._tasks.discard(task)
 
 
 class StatementSession(AsyncSession):

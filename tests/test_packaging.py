@@ -53,7 +53,7 @@ ROOMS = {
     "retries": {"errors"},
     "sessions": {"engines.common", "errors", "driver_errors", "undo"},
     "databases": {"settings", "computed_once", "engines", "driver_errors", "models", "retries", "sessions"}
-    | {"schema", "schema_locks"},
+    | {"schema_locks"},
     "command_lock": set(),
     "migrations": {"databases", "driver_errors", "errors", "schema", "command_lock"},
     "migration_plan": {"migrations", "schema"},

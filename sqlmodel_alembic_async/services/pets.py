@@ -1,20 +1,18 @@
-"""Pets: create, read, list, change, transfer, archive and delete."""
+"""Pets: create, read, change, transfer, archive and delete one. `lists.py` lists them."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from datetime import date
 
 from pydantic import TypeAdapter
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
-from typing_extensions import Unpack
 
 from ..errors import PetDeceasedError, PetNotFoundError, UserNotFoundError
 from ..fields import Date, Microchip, is_id
 from ..models import Pet, PetCreate, PetUpdate
-from .statements import execution, many_rows, one_row, pages
-from .statements.filters import FILTER_CONFIG, PetFilters, pet_terms
+from .statements import execution, many_rows, one_row
+from .statements.filters import FILTER_CONFIG
 from .statements.one_row import OnSimilar
-from .statements.pages import OrderBy, Page
 
 _MICROCHIP: TypeAdapter[str | None] = TypeAdapter(Microchip, config=FILTER_CONFIG)
 _DATE = TypeAdapter(Date, config=FILTER_CONFIG)
@@ -99,82 +97,6 @@ async def find_pet_by_microchip(session: AsyncSession, microchip: str) -> Pet | 
     if chip is None:
         return None
     return await execution.fetch_one(session, select(Pet).where(col(Pet.microchip) == chip))
-
-
-async def list_pets(
-    session: AsyncSession,
-    *,
-    order_by: OrderBy = "name",
-    limit: int = 50,
-    after: str | None = None,
-    offset: int = 0,
-    **filters: Unpack[PetFilters],
-) -> Page[Pet]:
-    """Return one page of pets.
-
-    Args:
-        session: The session to read with.
-        order_by: "name", "created_at", "updated_at" or "id"; a leading "-" reverses the order. The id breaks ties.
-        limit: The size of the page: 1 to 1000.
-        after: The `next` of the page before, or None for the first page. A deep page costs as much as the first.
-        offset: How many pets to skip, for numbered pages; each skipped row costs time. Not together with `after`.
-        **filters: Which pets; all filters must match.
-
-            * `owner_id`: of this owner.
-            * `ownerless`: True: without an owner; False: with one.
-            * `species`, `breed`: exactly this text; case matters for the breed only. A blank text asks for pets
-              without one.
-            * `sex`: "male", "female" or "unknown".
-            * `status`: "active", "missing" or "deceased".
-            * `born_from`, `born_until`: born on this day or later, or earlier: a date, or text as YYYY-MM-DD.
-            * `microchipped`: True: with a microchip; False: without.
-            * `name_prefix`: the name begins with this text; case and compatibility forms do not matter.
-            * `name_contains`: the name contains this text; reads every row.
-            * `archived`: False (the default) leaves archived pets out, True gives only them, None gives both.
-            * `changed_since`: added or changed at this time or later: a datetime with a time zone, compared with
-              `updated_at`. Deleted pets leave no trace.
-
-    Raises:
-        TypeError: A filter is unknown.
-        ValidationError: The value of a filter is not valid.
-        ValueError: `order_by`, `limit` or `offset` is not allowed, or `after` and `offset` are both given.
-        InvalidCursorError: `after` is malformed, or of another list or order.
-        DatabaseError: The statement failed.
-
-    """
-    terms = pet_terms(filters)
-    return await pages.fetch_page(session, Pet, terms, order_by=order_by, limit=limit, after=after, offset=offset)
-
-
-async def count_pets(session: AsyncSession, **filters: Unpack[PetFilters]) -> int:
-    """Return how many pets match the filters of list_pets().
-
-    Raises:
-        TypeError: A filter is unknown.
-        ValidationError: The value of a filter is not valid.
-        DatabaseError: The statement failed.
-
-    """
-    return await many_rows.count(session, Pet, pet_terms(filters))
-
-
-async def stream_pets(
-    session: AsyncSession, *, order_by: OrderBy = "name", **filters: Unpack[PetFilters]
-) -> AsyncIterator[Pet]:
-    """Yield every pet that matches the filters of list_pets(), in constant memory.
-
-    It reads pages of 1,000 and is no snapshot: a pet that changes meanwhile may come twice or not at all, unless the
-    transaction is one, as `reading(snapshot=True)` is. To update pets while iterating, use order_by="id".
-
-    Raises:
-        TypeError: A filter is unknown.
-        ValidationError: The value of a filter is not valid.
-        ValueError: `order_by` is not allowed.
-        DatabaseError: A statement failed.
-
-    """
-    async for pet in pages.stream(session, Pet, pet_terms(filters), order_by=order_by):
-        yield pet
 
 
 async def update_pet(

@@ -1,6 +1,6 @@
-"""Users: create, read, list, change, archive and delete."""
+"""Users: create, read, change, archive and delete one. `lists.py` lists them."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from typing import Literal
 
 import sqlalchemy as sa
@@ -8,16 +8,14 @@ from pydantic import TypeAdapter
 from sqlalchemy.orm import selectinload
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
-from typing_extensions import Unpack
 
 from ..errors import ConflictError, UserHasPetsError, UserNotFoundError
 from ..fields import Email, is_id
 from ..models import Pet, User, UserCreate, UserUpdate
-from .statements import execution, many_rows, one_row, pages
-from .statements.filters import FILTER_CONFIG, UserFilters, user_terms
+from .statements import execution, many_rows, one_row
+from .statements.filters import FILTER_CONFIG
 from .statements.one_row import OnSimilar
 from .statements.owned_pets import update_pets_of
-from .statements.pages import OrderBy, Page
 
 # Checked in the DELETE itself: a violated foreign key would end the caller's transaction.
 _HAS_NO_PETS = ~select(Pet.id).where(col(Pet.owner_id) == sa.bindparam("row_id")).exists()
@@ -104,74 +102,6 @@ async def find_user_by_email(session: AsyncSession, email: str) -> User | None:
     if address is None:
         return None
     return await execution.fetch_one(session, select(User).where(col(User.email) == address))
-
-
-async def list_users(
-    session: AsyncSession,
-    *,
-    order_by: OrderBy = "name",
-    limit: int = 50,
-    after: str | None = None,
-    offset: int = 0,
-    **filters: Unpack[UserFilters],
-) -> Page[User]:
-    """Return one page of users.
-
-    Args:
-        session: The session to read with.
-        order_by: "name", "created_at", "updated_at" or "id"; a leading "-" reverses the order. The id breaks ties.
-        limit: The size of the page: 1 to 1000.
-        after: The `next` of the page before, or None for the first page. A deep page costs as much as the first.
-        offset: How many users to skip, for numbered pages; each skipped row costs time. Not together with `after`.
-        **filters: Which users; all filters must match, and None as a value is refused unless said otherwise.
-
-            * `name_prefix`: the name begins with this text; case and compatibility forms do not matter.
-            * `name_contains`: the name contains this text; reads every row.
-            * `archived`: False (the default) leaves archived users out, True gives only them, None gives both.
-            * `changed_since`: added or changed at this time or later: a datetime with a time zone, compared with
-              `updated_at`. Deleted users leave no trace.
-
-    Raises:
-        TypeError: A filter is unknown.
-        ValidationError: The value of a filter is not valid.
-        ValueError: `order_by`, `limit` or `offset` is not allowed, or `after` and `offset` are both given.
-        InvalidCursorError: `after` is malformed, or of another list or order.
-        DatabaseError: The statement failed.
-
-    """
-    terms = user_terms(filters)
-    return await pages.fetch_page(session, User, terms, order_by=order_by, limit=limit, after=after, offset=offset)
-
-
-async def count_users(session: AsyncSession, **filters: Unpack[UserFilters]) -> int:
-    """Return how many users match the filters of list_users().
-
-    Raises:
-        TypeError: A filter is unknown.
-        ValidationError: The value of a filter is not valid.
-        DatabaseError: The statement failed.
-
-    """
-    return await many_rows.count(session, User, user_terms(filters))
-
-
-async def stream_users(
-    session: AsyncSession, *, order_by: OrderBy = "name", **filters: Unpack[UserFilters]
-) -> AsyncIterator[User]:
-    """Yield every user that matches the filters of list_users(), in constant memory.
-
-    It reads pages of 1,000 and is no snapshot: a user who changes meanwhile may come twice or not at all, unless the
-    transaction is one, as `reading(snapshot=True)` is. To update users while iterating, use order_by="id".
-
-    Raises:
-        TypeError: A filter is unknown.
-        ValidationError: The value of a filter is not valid.
-        ValueError: `order_by` is not allowed.
-        DatabaseError: A statement failed.
-
-    """
-    async for user in pages.stream(session, User, user_terms(filters), order_by=order_by):
-        yield user
 
 
 async def update_user(

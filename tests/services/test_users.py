@@ -29,7 +29,6 @@ from sqlmodel_alembic_async import (
     get_user,
     list_users,
     restore_user,
-    stream_users,
     update_user,
 )
 
@@ -260,49 +259,3 @@ async def test_a_user_that_a_host_table_refers_to_is_not_deleted(empty_url: obje
                 await delete_user(session, user.id)
 
         assert type(caught.value) is ConflictError
-
-
-async def test_names_are_searched_in_any_case_and_literally(session: AsyncSession) -> None:
-    names = ["Zo\u00eb", "ZOE\u0308 Smith", "100%", "100 percent", "a_b", "axb", "back\\slash", "\U0010ffffx"]
-    await create_users(session, [UserCreate(name=name) for name in names])
-
-    async def found(**filters: str) -> set[str]:
-        return {user.name for user in (await list_users(session, **filters)).items}
-
-    assert await found(name_prefix="zo\u00eb") == {"Zo\u00eb", "ZO\u00cb Smith"}
-    assert await found(name_prefix="zo\u00eb ") == {"ZO\u00cb Smith"}
-    assert await found(name_prefix="100%") == {"100%"}
-    assert await found(name_contains="%") == {"100%"}
-    assert await found(name_contains="_") == {"a_b"}
-    assert await found(name_contains="K\\S") == {"back\\slash"}
-    assert await found(name_prefix="\U0010ffff") == {"\U0010ffffx"}
-    assert await found(name_prefix="", name_contains="") == {"Zo\u00eb", "ZO\u00cb Smith", *names[2:]}
-
-
-async def test_an_unknown_filter_is_a_type_error(session: AsyncSession) -> None:
-    for work in (list_users(session, species="dog"), count_users(session, species="dog")):
-        with pytest.raises(TypeError, match="unknown filter species"):
-            await work
-    with pytest.raises(TypeError, match="unknown filter species"):
-        await anext(stream_users(session, species="dog"))
-
-
-async def test_a_stream_gives_every_user_once(session: AsyncSession) -> None:
-    await create_users(session, (UserCreate(name=f"User {number % 7}") for number in range(2100)))
-
-    ids = [user.id async for user in stream_users(session)]
-    some = [user.id async for user in stream_users(session, order_by="-id", name_prefix="user 3")]
-    assert len(ids) == len(set(ids)) == 2100
-    assert some == sorted(some, reverse=True)
-    assert len(some) == 300
-
-
-async def test_what_a_stream_yields_can_be_changed_meanwhile(session: AsyncSession) -> None:
-    await create_users(session, (UserCreate(name=f"User {number}") for number in range(1500)))
-
-    async for user in stream_users(session, order_by="id"):
-        await update_user(session, user.id, UserUpdate(city="Rome"))
-        if user.id % 500 == 0:
-            await delete_user(session, user.id)
-
-    assert {user.city async for user in stream_users(session)} == {"Rome"}
