@@ -1,6 +1,8 @@
 """Statements: what is pending is flushed before them, and what fails ends its transaction."""
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import PendingRollbackError
 from sqlmodel.ext.asyncio.session import AsyncSession as PlainSession
 
 from sqlmodel_alembic_async import (
@@ -8,6 +10,7 @@ from sqlmodel_alembic_async import (
     AsyncSession,
     Database,
     DatabaseError,
+    DatabaseUnavailableError,
     User,
     UserCreate,
     UserUpdate,
@@ -111,3 +114,22 @@ async def test_a_savepoint_keeps_the_transaction_alive(db: Database, bulk: bool)
 
     async with db.reading() as session:
         assert [user.name for user in (await list_users(session)).items] == ["Ada", "Bob"]
+
+
+async def test_after_an_operating_system_error_the_transaction_is_over(db: Database) -> None:
+    # Drivers may raise the errors of their sockets as they are. The listener stands for a socket that fails in a statement.
+    def fail(*arguments: object) -> None:
+        raise ConnectionResetError
+
+    async with db.session() as session:
+        await create_user(session, UserCreate(name="Lost"))
+        event.listen(db.engine.sync_engine, "before_cursor_execute", fail)
+        with pytest.raises(DatabaseUnavailableError):
+            await count_users(session)
+        event.remove(db.engine.sync_engine, "before_cursor_execute", fail)
+
+        with pytest.raises(PendingRollbackError):
+            await session.commit()
+
+    async with db.reading() as session:
+        assert await count_users(session) == 0
