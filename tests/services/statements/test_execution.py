@@ -117,7 +117,7 @@ async def test_a_savepoint_keeps_the_transaction_alive(db: Database, bulk: bool)
 
 
 async def test_after_an_operating_system_error_the_transaction_is_over(db: Database) -> None:
-    # Drivers may raise the errors of their sockets as they are. The listener stands for a socket that fails in a statement.
+    # Drivers may raise the errors of their sockets as they are. The listener stands for such a socket.
     def fail(*arguments: object) -> None:
         raise ConnectionResetError
 
