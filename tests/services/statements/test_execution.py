@@ -1,5 +1,8 @@
 """Statements: what is pending is flushed before them, and what fails ends its transaction."""
 
+import subprocess
+import sys
+
 import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import PendingRollbackError
@@ -133,3 +136,30 @@ async def test_after_an_operating_system_error_the_transaction_is_over(db: Datab
 
     async with db.reading() as session:
         assert await count_users(session) == 0
+
+
+WRONG_MODEL = """
+import asyncio
+from sqlmodel import Field, Relationship, SQLModel
+from sqlalchemy.exc import InvalidRequestError
+from sqlmodel_alembic_async import Database, list_pets
+
+class Visit(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    nonsense: "Nonsense" = Relationship()
+
+async def main():
+    async with Database("sqlite://") as db, db.reading() as session:
+        try:
+            await list_pets(session)
+        except InvalidRequestError as error:
+            print(error)
+
+asyncio.run(main())
+"""
+
+
+def test_a_wrong_model_of_the_application_is_named() -> None:
+    ended = subprocess.run([sys.executable, "-c", WRONG_MODEL], capture_output=True, text=True)
+
+    assert "'Nonsense'" in ended.stdout, ended.stderr
