@@ -135,7 +135,7 @@ def _remember_all(execution: ORMExecuteState) -> None:
     _begin(execution.session)
     for transaction in _boundaries(execution.session):
         log = _log(execution.session, transaction)
-        if statement.is_insert and not _replaces_rows(statement):
+        if type(statement) is sa.Insert:  # The subclasses have ON CONFLICT and ON DUPLICATE KEY UPDATE.
             log.assume_any_row_is_inserted()
         else:
             log.assume_any_row_changes(execution.session)
@@ -145,10 +145,6 @@ def _unwrapped(element: Any) -> Any:
     while (inner := getattr(element, "element", None)) is not None:
         element = inner
     return element
-
-
-def _replaces_rows(insertion: Any) -> bool:
-    return insertion._post_values_clause is not None or bool(insertion._prefixes)  # ON CONFLICT, OR REPLACE
 
 
 @event.listens_for(Session, "after_soft_rollback")
