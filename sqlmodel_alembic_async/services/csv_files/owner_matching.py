@@ -69,7 +69,9 @@ def _keyed_owner(
 ) -> ImportedOwner:
     names: list[Any] = [*row.owner_keys, *([stored["id"]] if stored else [])]
     if stored is None:
-        owner = owners.get(names[0]) or ImportedOwner(valid_values(UserCreate, row.owner_values), is_new=True)
+        # Validate each row: the key index leaves out the values of an invalid row when it merges the others.
+        values = valid_values(UserCreate, row.owner_values)
+        owner = owners.get(names[0]) or ImportedOwner(values, is_new=True)
     else:
         owner = owners.get(stored["id"]) or ImportedOwner({}, dict(stored))
         values = non_blank_values(UserUpdate.model_validate(row.owner_values))

@@ -311,3 +311,18 @@ async def test_a_pet_whose_owner_is_missing_gets_the_one_of_its_row(tmp_path: Pa
         assert counts(report) == (0, 1, 0, 0)
         assert [user.name for user in await users_of(session)] == ["Ada"]
     await engine.dispose()
+
+
+@pytest.mark.parametrize("bad_line", [2, 3])
+async def test_an_invalid_cell_of_a_new_owner_is_rejected_on_whichever_line_it_is(
+    session: AsyncSession, batch: None, bad_line: int
+) -> None:
+    lines = ["Rex,u1,Ada,", "Tom,u1,Ada,"]
+    lines[bad_line - 2] += "12"
+
+    report = await import_pets(
+        session, rows("name,owner_external_ref,owner_name,owner_phone", *lines), keep_going=True
+    )
+
+    assert reasons(report) == [(bad_line, "owner_phone", "12")]
+    assert counts(report) == (1, 0, 0, 1)
