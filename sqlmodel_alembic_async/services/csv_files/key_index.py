@@ -21,7 +21,7 @@ from ..statements.threads import finish_in_thread
 
 _TABLES = """
     CREATE TABLE pet_key (key TEXT, line INT);
-    CREATE TABLE owner_key (key TEXT, owner TEXT, line INT, PRIMARY KEY (key, owner)) WITHOUT ROWID;
+    CREATE TABLE owner_key (key TEXT, owner TEXT, line INT);
     CREATE TABLE repeated_pet_key (key TEXT, line INT, PRIMARY KEY (key, line)) WITHOUT ROWID;
     CREATE TABLE merged_owner (key TEXT PRIMARY KEY, owner TEXT, contradiction TEXT) WITHOUT ROWID;
     CREATE TABLE keyless_row (owner TEXT, line INT, name TEXT, value TEXT);
@@ -36,12 +36,18 @@ _INSERT_REPEATED_PET_KEYS = """
     INSERT INTO repeated_pet_key SELECT key, line FROM pet_key
     WHERE key IN (SELECT key FROM pet_key GROUP BY key HAVING count(*) > 1)
 """
+# The lines of a repeated key of a pet are rejected, and must not add anything to other lines.
 _REPEATED_OWNER_KEYS = """
-    SELECT key, owner, line FROM owner_key
-    WHERE key IN (SELECT key FROM owner_key GROUP BY key HAVING count(*) > 1) ORDER BY key, line
+    WITH owner_of_key AS MATERIALIZED (
+        SELECT key, owner, min(line) AS line FROM owner_key
+        WHERE line NOT IN (SELECT line FROM repeated_pet_key) GROUP BY key, owner
+    )
+    SELECT key, owner, line FROM owner_of_key
+    WHERE key IN (SELECT key FROM owner_of_key GROUP BY key HAVING count(*) > 1) ORDER BY key, line
 """
 _INSERT_KEYLESS_OWNER_PETS = """
-    INSERT INTO keyless_owner_pet SELECT owner, name, value FROM keyless_row WHERE name IS NOT NULL
+    INSERT INTO keyless_owner_pet SELECT owner, name, value FROM keyless_row
+    WHERE name IS NOT NULL AND line NOT IN (SELECT line FROM repeated_pet_key)
     AND owner IN (SELECT owner FROM keyless_row GROUP BY owner HAVING min(line) < max(line)) ORDER BY line
 """
 
@@ -112,7 +118,7 @@ class KeyIndex:
     def _insert_new_keys(self) -> None:
         with temporary_storage_errors():
             self._database.executemany("INSERT INTO pet_key VALUES (?, ?)", self._new_pet_keys)
-            self._database.executemany("INSERT OR IGNORE INTO owner_key VALUES (?, ?, ?)", self._new_owner_keys)
+            self._database.executemany("INSERT INTO owner_key VALUES (?, ?, ?)", self._new_owner_keys)
             self._database.executemany("INSERT INTO keyless_row VALUES (?, ?, ?, ?)", self._new_keyless_rows)
         self._new_pet_keys.clear()
         self._new_owner_keys.clear()

@@ -190,6 +190,32 @@ async def test_a_rejected_row_changes_no_owner_and_rejects_no_other_row(
 
 
 @pytest.mark.usefixtures("batch")
+@pytest.mark.parametrize("city", ["Bonn", ""])
+async def test_rows_that_give_one_key_of_a_pet_add_nothing_to_their_owner(session: AsyncSession, city: str) -> None:
+    header = "name,external_ref,owner_name,owner_email,owner_city"
+    lines = ["Max,p1,Ada,a@example.com,Bonn", "Tom,p1,Ada,a@example.com,", f"Rex,,Ada,a@example.com,{city}"]
+
+    report = await import_pets(session, rows(header, *lines), keep_going=True)
+
+    assert reasons(report) == [(2, "external_ref", "p1"), (3, "external_ref", "p1")]
+    assert counts(report) == (1, 0, 0, 2)
+    assert [(user.name, user.city) for user in await users_of(session)] == [("Ada", city or None)]
+
+
+@pytest.mark.usefixtures("batch")
+async def test_rows_that_give_one_key_of_a_pet_do_not_tell_who_its_owner_is(session: AsyncSession) -> None:
+    ada = await create_user(session, UserCreate(name="Ada"))
+    await create_pet(session, PetCreate(name="Rex", external_ref="p1", owner_id=ada.id))
+
+    report = await import_pets(
+        session, rows("name,external_ref,owner_name", "Rex,p1,Ada", "Rex,p1,Ada", "Tom,,Ada"), keep_going=True
+    )
+
+    assert counts(report) == (1, 0, 0, 2)
+    assert [pet.owner_id == ada.id for pet in await pets_of(session)] == [True, False]
+
+
+@pytest.mark.usefixtures("batch")
 @pytest.mark.parametrize("email", ["", "zoe@example.com"])
 async def test_an_owner_is_one_however_the_characters_are_composed(session: AsyncSession, email: str) -> None:
     report = await import_pets(
