@@ -57,6 +57,7 @@ Key = tuple[str, str]  # The name of a unique column, and a value of it.
 Contradiction = tuple[str, int, int]  # A field, and two lines that give different values for it.
 
 _BUFFER_SIZE = 1000  # Keys that are inserted together.
+_BUFFER_CHARACTERS = 1_000_000  # Of owners; at most so many wait for one more owner.
 
 
 @contextmanager
@@ -88,6 +89,7 @@ class KeyIndex:
         self._new_pet_keys: list[tuple[str, int]] = []
         self._new_owner_keys: list[tuple[str, str, int]] = []
         self._new_keyless_rows: list[tuple[str, int, str | None, str | None]] = []
+        self._new_characters = 0
 
     def __enter__(self) -> Self:
         try:
@@ -105,14 +107,15 @@ class KeyIndex:
     def add_row(self, line: int, pet_keys: Sequence[Key], owner_keys: Sequence[Key], owner: Mapping[str, str]) -> None:
         """Add the keys of a row and the values of its owner."""
         self._new_pet_keys += ((_key_text(key), line) for key in pet_keys)
+        text = owner_text(owner) if owner else ""
         if owner_keys:
-            text = owner_text(owner)
             self._new_owner_keys += ((_key_text(key), text, line) for key in owner_keys)
         elif owner:
-            text = owner_text(owner)
             keys: Sequence[tuple[str | None, str | None]] = pet_keys or [(None, None)]
             self._new_keyless_rows += ((text, line, *key) for key in keys)
-        if len(self._new_pet_keys) + len(self._new_owner_keys) + len(self._new_keyless_rows) >= _BUFFER_SIZE:
+        self._new_characters += len(text)
+        size = len(self._new_pet_keys) + len(self._new_owner_keys) + len(self._new_keyless_rows)
+        if size >= _BUFFER_SIZE or self._new_characters >= _BUFFER_CHARACTERS:
             self._insert_new_keys()
 
     def _insert_new_keys(self) -> None:
@@ -123,6 +126,7 @@ class KeyIndex:
         self._new_pet_keys.clear()
         self._new_owner_keys.clear()
         self._new_keyless_rows.clear()
+        self._new_characters = 0
 
     async def build(self) -> None:
         """Find the keys that several rows have; on a thread, because a million keys take seconds to sort."""

@@ -64,3 +64,15 @@ async def test_memory_does_not_grow_with_keys_that_are_on_two_lines() -> None:
         merged, contradiction = key_index.merged_owner(20_014, {"email": "ada7@example.com"})
     assert (merged, contradiction) == ({"email": "ada7@example.com", "city": "Berlin", "notes": "Berlin"}, None)
     assert size < 500_000
+
+
+@pytest.mark.parametrize("keys", [[("email", "ada@example.com")], []])
+def test_few_owners_wait_to_be_inserted_where_they_are_long(keys: list[tuple[str, str]]) -> None:
+    with KeyIndex() as key_index:
+        tracemalloc.start()
+        for line in range(400):
+            key_index.add_row(line, [], keys, {"notes": f"{line} " + "x" * 100_000})
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+    assert peak < 3_000_000

@@ -346,9 +346,7 @@ async def test_an_invalid_cell_of_a_new_owner_is_rejected_on_whichever_line_it_i
     lines = ["Rex,u1,Ada,", "Tom,u1,Ada,"]
     lines[bad_line - 2] += "12"
 
-    report = await import_pets(
-        session, rows("name,owner_external_ref,owner_name,owner_phone", *lines), keep_going=True
-    )
+    report = await import_pets(session, rows("name,owner_external_ref,owner_name,owner_phone", *lines), keep_going=True)
 
     assert reasons(report) == [(bad_line, "owner_phone", "12")]
     assert counts(report) == (1, 0, 0, 1)
