@@ -56,9 +56,9 @@ class CSVFile:
         batch: list[NumberedRow] = []
         size = 0
         for number, (line, cells) in enumerate(rows, 1):
+            width = len(cells)
+            size += width + sum(map(len, cells))
             if any(map(str.strip, cells)):
-                width = len(cells)
-                size += width + sum(map(len, cells))
                 kept = [cells[index] for index in self._columns] if width == self.width else []
                 batch.append((line, width, kept))
             if number >= BATCH_SIZE or size >= _BATCH_CHARACTERS:
