@@ -350,3 +350,43 @@ async def test_an_invalid_cell_of_a_new_owner_is_rejected_on_whichever_line_it_i
 
     assert reasons(report) == [(bad_line, "owner_phone", "12")]
     assert counts(report) == (1, 0, 0, 1)
+
+
+@pytest.mark.usefixtures("batch")
+@pytest.mark.parametrize(("lines", "outcome"), [("ab", (0, 1, 0, 1)), ("ba", (0, 1, 1, 0))])
+async def test_a_row_that_gives_what_an_earlier_line_replaces_in_the_stored_owner_is_rejected(
+    session: AsyncSession, lines: str, outcome: tuple[int, int, int, int]
+) -> None:
+    ada = await create_user(session, UserCreate(name="Ada", external_ref="u1"))
+    await create_pet(session, PetCreate(name="Rex", external_ref="p1", owner_id=ada.id))
+    texts = {"a": ",,Eve,u1", "b": "Rex,p1,Ada,"}
+
+    report = await import_pets(
+        session,
+        rows("name,external_ref,owner_name,owner_external_ref", *(texts[line] for line in lines)),
+        keep_going=True,
+    )
+
+    assert counts(report) == outcome
+    assert [user.name for user in await users_of(session)] == ["Eve"]
+
+
+@pytest.mark.usefixtures("batch")
+async def test_a_row_that_is_rejected_for_its_pet_rejects_no_other_row_of_the_owner(session: AsyncSession) -> None:
+    await create_user(session, UserCreate(name="Ada", external_ref="u1", email="ada@example.com"))
+    bob = await create_user(session, UserCreate(name="Bob"))
+    pet = PetCreate(name="Rex", external_ref="p1", owner_id=bob.id, status="deceased")
+    await create_pet(session, pet)
+
+    report = await import_pets(
+        session,
+        rows(
+            "name,external_ref,owner_external_ref,owner_email,owner_city",
+            "Rex,p1,u1,,Bonn",
+            "Tom,p2,,ada@example.com,Berlin",
+        ),
+        keep_going=True,
+    )
+
+    assert (counts(report), reasons(report)) == ((1, 0, 0, 1), [(2, None, None)])
+    assert [user.city for user in await users_of(session)] == ["Berlin", None]
