@@ -116,15 +116,19 @@ class CellReader:
 
 def checked_date_format(date_format: str | None) -> str | None:
     """Return the format; raise ValueError if it does not contain day, month and year."""
-    if date_format is not None:
-        for day in _SAMPLE_DATES:
-            try:
-                parsed = datetime.strptime(day.strftime(date_format), date_format).date()
-            except ValueError:
-                parsed = None
-            if parsed != day:
-                raise ValueError('date_format must be a strptime format with day, month and year, like "%d.%m.%Y"')
+    if date_format is not None and not all(_is_complete(date_format, day) for day in _SAMPLE_DATES):
+        raise ValueError('date_format must be a strptime format with day, month and year, like "%d.%m.%Y"')
     return date_format
+
+
+def _is_complete(date_format: str, day: date) -> bool:
+    text = day.strftime(date_format)
+    if text == day.replace(year=day.year + 1).strftime(date_format):
+        return False  # strptime warns of a format without a year.
+    try:
+        return datetime.strptime(text, date_format).date() == day
+    except ValueError:
+        return False
 
 
 def _misreads_iso(date_format: str | None) -> bool:
