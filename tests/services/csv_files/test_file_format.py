@@ -66,6 +66,24 @@ async def test_the_header_is_checked_before_any_row(
     assert report.rows == 0
 
 
+async def test_an_unknown_column_or_field_is_told_with_the_nearest_one() -> None:
+    header = "name,Animal Breed,Colour," + ",".join(f"Weight {number}" for number in range(30))
+    nobody: Any = None
+
+    report = await rejected(nobody, header, columns={"name": "nme", "Animal Breed": "x"})
+
+    reasons = [rejection.reason for rejection in report.rejections]
+    assert reasons[0].startswith(
+        "mapped to 'nme', which is not a field (similar to name): map it to one of name, species,"
+    )
+    assert reasons[1].startswith("mapped to 'x', which is not a field: map it to one of name, species,")
+    assert reasons[2] == "unknown column (similar to color): map it to a field in `columns`, or to None to ignore it"
+    assert (
+        reasons[19] == "unknown column (similar to weight_g): map it to a field in `columns`, or to None to ignore it"
+    )
+    assert reasons[20] == "unknown column: map it to a field in `columns`, or to None to ignore it"
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("bom", ["", "\ufeff"])
