@@ -23,7 +23,7 @@ def validate_on_flush(shape: type[SQLModel], table: type[SQLModel]) -> None:
 
 
 def _refuse_unknown_fields(row: SQLModel, args: object, values: dict[str, Any]) -> None:
-    known = inspect(type(row), raiseerr=True).attrs.keys()
+    known = inspect(type(row)).attrs.keys()
     if unknown := values.keys() - set(known):
         raise TypeError(f"{type(row).__name__} has no field {', '.join(sorted(unknown))}")
 

@@ -92,7 +92,6 @@ def _mysql(connection: sa.Connection) -> Iterator[None]:
         raise TransactionConflictError("another process is changing the tables of this database: try again later")
     try:
         connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {TABLE_LOCK_TIMEOUT}")
-        connection.commit()
         yield
         connection.commit()
     finally:
