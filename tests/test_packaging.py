@@ -55,7 +55,7 @@ ROOMS = {
     "databases": {"settings", "computed_once", "engines", "driver_errors", "models", "retries", "sessions"}
     | {"schema_locks"},
     "command_lock": set(),
-    "migrations": {"databases", "driver_errors", "errors", "schema", "command_lock"},
+    "migrations": {"databases", "driver_errors", "errors", "models", "schema", "command_lock"},
     "migration_plan": {"migrations", "schema"},
     "ipython": {"databases", "migrations", "errors"},
 }
