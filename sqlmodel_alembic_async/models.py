@@ -7,7 +7,7 @@ from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, PrimaryKeyC
 from sqlalchemy.orm import declared_attr, relationship
 from sqlmodel import Relationship, SQLModel
 
-from .row_validation import validate_on_flush
+from .row_validation import is_as_a_service_wrote_it, validate_on_flush
 from .schema import order_unique_constraints
 from .shapes import Bookkeeping, PetRow, UserRow, mark_as_built
 from .shapes import PetCreate as PetCreate  # The shapes are names of this module, too.
@@ -105,7 +105,7 @@ def shown_values(row: SQLModel) -> dict[str, Any]:
 def _forget_acquisition(mapper: object, connection: object, pet: Pet) -> None:
     # The day belongs to the owner: who gives the pet another one, and no day, does not mean the old day.
     changed = {name: sa.inspect(pet).attrs[name].history.has_changes() for name in ("owner_id", "acquired_on")}
-    if changed["owner_id"] and not changed["acquired_on"]:
+    if changed["owner_id"] and not changed["acquired_on"] and not is_as_a_service_wrote_it(pet):
         pet.acquired_on = None
 
 
