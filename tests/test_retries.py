@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import sqlite3
+import weakref
 from collections.abc import AsyncIterator, Collection
 from typing import Any
 
@@ -374,3 +376,24 @@ async def test_who_is_cancelled_as_its_turn_comes_learns_that(steps: int) -> Non
 
         with pytest.raises(asyncio.CancelledError):
             await second
+
+
+def test_a_database_does_not_keep_an_event_loop_in_which_units_waited_for_each_other() -> None:
+    policy = retries.Retries()
+    attempts = 0
+
+    async def unit() -> None:
+        nonlocal attempts
+        attempts += 1
+        await asyncio.sleep(0.01)
+        if attempts < 6:
+            raise TransactionConflictError("busy")
+
+    async def units() -> "weakref.ref[asyncio.AbstractEventLoop]":
+        await asyncio.gather(*(policy.run(unit, 10) for _ in range(4)))
+        return weakref.ref(asyncio.get_running_loop())
+
+    loop = asyncio.run(units())
+    gc.collect()
+
+    assert loop() is None

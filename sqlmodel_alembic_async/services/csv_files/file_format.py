@@ -1,9 +1,10 @@
 """CSV files: their columns, their delimiter, and the rows in them."""
 
+import asyncio
 import csv
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import TextIO
 
@@ -40,24 +41,24 @@ class CSVFile:
         self._columns = [index for index, _ in used]
         self._headers = {field: (header[index], place) for place, (index, field) in enumerate(used)}
 
-    def batches(self) -> Iterator[list[NumberedRow]]:
+    async def batches(self) -> AsyncIterator[list[NumberedRow]]:
         """Yield all rows that are not blank, in batches; each call starts at the first row."""
         rows = islice(self._rows(), 1, None)
-        while True:
+        has_ended = False
+        while not has_ended:
             with _raised_field_limit:
                 batch, has_ended = self._read_batch(rows)
+            await asyncio.sleep(0)  # All lines may be blank.
             if batch:
                 yield batch
-            if has_ended:
-                return
 
     def _read_batch(self, rows: Iterator[tuple[int, list[str]]]) -> tuple[list[NumberedRow], bool]:
         batch: list[NumberedRow] = []
         size = 0
         for number, (line, cells) in enumerate(rows, 1):
+            width = len(cells)
+            size += width + sum(map(len, cells))
             if any(map(str.strip, cells)):
-                width = len(cells)
-                size += width + sum(map(len, cells))
                 kept = [cells[index] for index in self._columns] if width == self.width else []
                 batch.append((line, width, kept))
             if number >= BATCH_SIZE or size >= _BATCH_CHARACTERS:

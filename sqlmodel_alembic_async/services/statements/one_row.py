@@ -94,11 +94,11 @@ async def delete(session: AsyncSession, model: type[Row], row_id: int, *conditio
     if unit_of_work.is_heard(session, model, "delete"):
         conditions = (col(model.id) == sa.bindparam("row_id"), *conditions)
         return await unit_of_work.delete(session, model, *conditions, parameters={"row_id": row_id})
-    held = session.sync_session.identity_map.get(identity_key(model, row_id))
-    # A row that the session holds must be removed from it, which needs an ORM statement.
-    deletion = prebuilt.deletion(sa.inspect(model).local_table if held is None else model, *conditions)
     options = {"synchronize_session": "fetch", **REMEMBERED}
     async with statement(session):
+        held = session.sync_session.identity_map.get(identity_key(model, row_id))
+        # A row that the session holds must be removed from it, which needs an ORM statement.
+        deletion = prebuilt.deletion(sa.inspect(model).local_table if held is None else model, *conditions)
         return bool((await session.exec(deletion, params={"row_id": row_id}, execution_options=options)).rowcount)
 
 

@@ -20,9 +20,8 @@ from .execution import dialect_of, fetch_all, statement
 
 Kind = Literal["insert", "update", "delete"]
 
-# The listeners that this package itself has: those of row_validation and models, and the one of undo.
-_OWN_LISTENERS = {"insert": {User: 1, Pet: 1}, "update": {User: 1, Pet: 2}, "delete": {User: 0, Pet: 0}}
-_OWN_FLUSH_LISTENERS = 1
+# The listeners to before_insert, before_update and before_delete that row_validation, models and undo have.
+_OWN_LISTENERS = {"insert": {User: 1, Pet: 1}, "update": {User: 2, Pet: 3}, "delete": {User: 1, Pet: 1}}
 
 _MAPPER_EVENTS: dict[tuple[Any, str], tuple[Any, str, int, str]] = {
     (model, kind): (sa.inspect(model), f"before_{kind}", own, f"after_{kind}")
@@ -38,9 +37,9 @@ def is_heard(session: AsyncSession, model: type[Row], kind: Kind) -> bool:
     is_heard = (
         len(getattr(of_mapper, before)) > own
         or getattr(of_mapper, after)
+        or of_session.before_flush
         or of_session.after_flush
         or of_session.after_flush_postexec
-        or len(of_session.before_flush) > _OWN_FLUSH_LISTENERS
     )
     # A read-only session refuses the statement, before any SQL.
     return bool(is_heard) and not getattr(session.sync_session, "is_read_only", False)

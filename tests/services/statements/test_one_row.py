@@ -1,17 +1,20 @@
 """The statements on one row, and the row that the session has afterwards."""
 
 import pytest
+import sqlalchemy as sa
 from sqlmodel import col
 
 from sqlmodel_alembic_async import (
     AsyncSession,
     Database,
+    Pet,
     PetCreate,
     User,
     UserCreate,
     count_users,
     create_user,
     create_users,
+    delete_pet,
     get_user,
     update_user,
 )
@@ -96,3 +99,13 @@ async def test_a_deleted_row_leaves_the_session_too(session: AsyncSession, is_he
 
     assert ada not in session
     assert await one_row.fetch_by_id(session, User, ada_id) is None
+
+
+async def test_a_deleted_row_that_was_not_flushed_before_leaves_the_session(session: AsyncSession) -> None:
+    pet = Pet(id=77, name="Rex")
+    session.add(pet)
+
+    await delete_pet(session, 77)
+
+    assert pet not in session
+    assert sa.inspect(pet).deleted
