@@ -21,12 +21,12 @@ from sqlmodel_alembic_async.models import TABLES
 config = context.config
 
 
-def include_name(name: str | None, kind: str, parents: Any) -> bool:
+def is_own_name(name: str | None, kind: str, parents: Any) -> bool:
     """Do not reflect other applications' tables: some have column types that are unknown here."""
     return kind != "table" or name in TABLES
 
 
-def include_object(item: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:
+def is_own_object(item: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:
     """Ignore other applications' models."""
     return kind != "table" or name in TABLES
 
@@ -41,8 +41,8 @@ def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | bool:
 OPTIONS: dict[str, Any] = {
     "target_metadata": SQLModel.metadata,
     "version_table": VERSION_TABLE,
-    "include_name": include_name,
-    "include_object": include_object,
+    "include_name": is_own_name,
+    "include_object": is_own_object,
     "render_item": render_item,
     # A revision that is generated on any database must also run on SQLite, which needs a new table for most changes.
     "render_as_batch": True,

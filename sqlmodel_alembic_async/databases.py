@@ -235,8 +235,9 @@ async def get_session() -> AsyncIterator[AsyncSession]:
     It commits when the framework resumes it, and rolls back if the framework throws an error into it or closes it. So
     an `async for` loop that is left by break or return rolls back.
 
-    FastAPI >= 0.118 resumes a yield dependency after it has sent the response: a commit that fails is then not visible
-    to the client. Use `Depends(get_session, scope="function")` (FastAPI >= 0.121) to commit before the response.
+    In FastAPI, use `Depends(get_session, scope="function")` (FastAPI >= 0.121): it commits before the response. Without
+    the scope, FastAPI >= 0.118 commits after it has sent the response, so that the client is not told of a commit that
+    fails.
 
     Raises:
         RuntimeError: As transaction(), whose other errors it raises, too.

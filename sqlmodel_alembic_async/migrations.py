@@ -1,8 +1,9 @@
 """Run Alembic's commands as coroutines: inside a running event loop, and from an installed package."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import command
@@ -17,6 +18,7 @@ from .databases import Database
 from .databases import database as default_database
 from .driver_errors import translated
 from .errors import DatabaseError
+from .models import TABLES
 
 VERSION_TABLE = (
     "sqlmodel_alembic_async_version"  # Not Alembic's default: the application's own Alembic can use the database, too.
@@ -24,6 +26,7 @@ VERSION_TABLE = (
 VERSION = sa.Table(VERSION_TABLE, sa.MetaData(), sa.Column("version_num", sa.String(32)))
 
 _PACKAGE = Path(__file__).parent
+_COLUMNS = {"id", "name", "name_key", "version"}  # Every revision of both tables has them.
 
 _Work = Callable[[sa.Connection, Callable[[], None]], None]
 
@@ -105,6 +108,30 @@ async def current(*, database: Database = default_database) -> str | None:
 def head() -> str | None:
     """Return the newest revision of this version of the package."""
     return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def include_name(name: str | None, type_: str, parent_names: Mapping[Any, str | None]) -> bool:
+    """Leave this package's tables to this package, in an application's own `context.configure(include_name=...)`.
+
+    It returns False for the tables `user` and `pet` in the database's default schema, for the version table of this
+    package in any schema, and for what belongs to these tables. It excludes what is in the database; include_object()
+    also excludes what is in the application's metadata. Use both, or call them in functions of your own.
+    """
+    table = name if type_ == "table" else parent_names.get("table_name")
+    return table != VERSION_TABLE and not (table in TABLES and parent_names.get("schema_name") is None)
+
+
+def include_object(object_: Any, name: str | None, type_: str, reflected: bool, compare_to: Any) -> bool:
+    """Leave this package's tables to this package, in an application's own `context.configure(include_object=...)`.
+
+    It returns False for the tables `user` and `pet` in the database's default schema, for the version table of this
+    package, for what belongs to these tables, and for the tables of this package in a schema of their own. A table
+    `user` or `pet` of the application in another schema is included.
+    """
+    table = getattr(object_, "table", object_)
+    if not isinstance(table, sa.Table) or table.name not in (*TABLES, VERSION_TABLE):
+        return True
+    return table.schema is not None and table.name != VERSION_TABLE and not set(table.columns.keys()) >= _COLUMNS
 
 
 async def run_to_the_end(database: Database, work: _Work) -> None:

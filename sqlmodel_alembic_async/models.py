@@ -4,12 +4,12 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, PrimaryKeyConstraint, UniqueConstraint
-from sqlalchemy.orm import declared_attr
+from sqlalchemy.orm import declared_attr, relationship
 from sqlmodel import Relationship, SQLModel
 
-from .row_validation import validate_on_flush
+from .row_validation import is_as_a_service_wrote_it, validate_on_flush
 from .schema import order_unique_constraints
-from .shapes import Bookkeeping, PetRow, UserRow
+from .shapes import Bookkeeping, PetRow, UserRow, mark_as_built
 from .shapes import PetCreate as PetCreate  # The shapes are names of this module, too.
 from .shapes import PetUpdate as PetUpdate
 from .shapes import UserCreate as UserCreate
@@ -18,6 +18,10 @@ from .shapes import check_agreement as check_agreement
 
 
 class _Table(SQLModel):
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        mark_as_built(cls)
+
     @declared_attr.directive
     def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805  # SQLAlchemy hands in the class
         # Every ORM update carries the version it read, so that a stale copy never overwrites a newer row.
@@ -62,7 +66,8 @@ class User(_Table, UserRow, table=True):
     )
 
     pets: list["Pet"] = Relationship(
-        back_populates="owner", passive_deletes="all", sa_relationship_kwargs={"lazy": "raise"}
+        # With its module: a host application may have a class of the same name.
+        sa_relationship=relationship(f"{__name__}.Pet", back_populates="owner", passive_deletes="all", lazy="raise")
     )
 
 
@@ -100,7 +105,7 @@ def shown_values(row: SQLModel) -> dict[str, Any]:
 def _forget_acquisition(mapper: object, connection: object, pet: Pet) -> None:
     # The day belongs to the owner: who gives the pet another one, and no day, does not mean the old day.
     changed = {name: sa.inspect(pet).attrs[name].history.has_changes() for name in ("owner_id", "acquired_on")}
-    if changed["owner_id"] and not changed["acquired_on"]:
+    if changed["owner_id"] and not changed["acquired_on"] and not is_as_a_service_wrote_it(pet):
         pet.acquired_on = None
 
 

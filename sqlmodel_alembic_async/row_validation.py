@@ -1,14 +1,20 @@
 """Validate each row before INSERT and UPDATE: SQLModel does not validate the instances of table classes."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import event, inspect
 from sqlalchemy.orm import object_session
 from sqlmodel import SQLModel
 
 from .fields import name_key
+
+# The values of rows that a service is writing by a flush.
+_written: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 
 
 def validate_on_flush(shape: type[SQLModel], table: type[SQLModel]) -> None:
@@ -20,6 +26,27 @@ def validate_on_flush(shape: type[SQLModel], table: type[SQLModel]) -> None:
     event.listen(table, "init", _refuse_unknown_fields)
     event.listen(table, "before_insert", partial(_validate_new, shape))
     event.listen(table, "before_update", partial(_validate_changed, shape))
+
+
+@contextmanager
+def written_by_service(rows: Iterable[Any]) -> Iterator[None]:
+    """Do not validate these rows when they are updated in the block, unless a listener of the application changes them.
+
+    A service has validated what it changes, and sets `updated_at`. Whether its values agree with those that are stored
+    is left to the constraints of the database, as it is when the service writes by a statement.
+    """
+    states = {inspect(row): dict(row.__dict__) for row in rows}
+    _written.update(states)
+    try:
+        yield
+    finally:
+        for state in states:
+            _written.pop(state, None)
+
+
+def is_as_a_service_wrote_it(row: Any) -> bool:
+    """Return whether a service is writing this row by a flush, and no listener has changed it."""
+    return bool(_written.get(inspect(row)) == row.__dict__)
 
 
 def _refuse_unknown_fields(row: SQLModel, args: object, values: dict[str, Any]) -> None:
@@ -38,6 +65,8 @@ def _validate_changed(shape: type[SQLModel], mapper: object, connection: object,
     session = object_session(row)
     # SQLAlchemy also calls this for a row without changed columns, for example if only its list of pets has changed.
     # Such a row gets no UPDATE.
+    if is_as_a_service_wrote_it(row):
+        return
     if session is not None and session.is_modified(row, include_collections=False):
         row.updated_at = datetime.now(UTC)
         _validate(shape, row)

@@ -188,6 +188,8 @@ class StatementSession(AsyncSession):
 class ReadOnlySession(Session):
     """A session that raises StorageError for a write, before it sends any SQL."""
 
+    is_read_only = True
+
 
 @event.listens_for(ReadOnlySession, "before_flush")
 def _refuse_flush(session: Session, *args: object) -> None:

@@ -107,11 +107,21 @@ class _PlainSignature:
         return Signature(parameters)
 
 
+def mark_as_built(model: type[SQLModel]) -> None:
+    """Let pydantic build at once what contains this deferred model, such as the body of a request in FastAPI.
+
+    FastAPI suppresses a warning of pydantic only while it registers a route. A type that contains a model with
+    `defer_build` is built at the first request instead.
+    """
+    model.model_config = {**model.model_config, "defer_build": False}
+
+
 class _Shape(SQLModel):
     model_config = _SHAPE
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        mark_as_built(cls)
         cls.__signature__ = _PlainSignature()  # type: ignore[assignment]  # A descriptor: it is built when asked for.
 
     # A deferred model is completed when it is first used, and gets pydantic's signature then.

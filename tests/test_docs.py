@@ -34,7 +34,8 @@ May 21 2014, ,Cat,Domestic Shorthair,,98115
 May 08 2015,Squeak\u00a0& Pip,Dog,"Retriever, Labrador",Mix,
 """
 
-_FENCED = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```$\n?", flags=re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```$\n?", flags=re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"# (?P<name>[\w/]+\.py)\n")
 _PRINTED = re.compile(r"^ *print\(.*\) +# (.*)$", flags=re.MULTILINE)
 _TRANSCRIPT = re.compile(r"In \[\d+\]: (?P<code>.*)\nOut\[\d+\]:\n(?P<shown>.*)", flags=re.DOTALL)
 _LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)\)")
@@ -50,11 +51,23 @@ class Example:
     is_transcript: bool = False
 
 
+def files_of(page: Path) -> dict[str, Example]:
+    """Return the Python blocks that are files of a program, by their names; test_host_applications.py runs it."""
+    blocks = [block["body"] for block in FENCED.finditer(page.read_text(encoding="utf-8"))]
+    return {
+        found["name"]: Example(block, "".join(f"{line}\n" for line in _PRINTED.findall(block)))
+        for block in blocks
+        if (found := _FILE.match(block))
+    }
+
+
 def examples_of(page: Path) -> Iterator[Example]:
-    """Yield the Python blocks and the transcripts of IPython in their order."""
+    """Yield the Python blocks, but for the files of a program, and the transcripts of IPython in their order."""
     text = page.read_text(encoding="utf-8")
-    blocks = list(_FENCED.finditer(text))
+    blocks = list(FENCED.finditer(text))
     for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+        if block["language"] == "python" and _FILE.match(block["body"]):
+            continue
         if block["language"] == "python":
             printed = "".join(f"{line}\n" for line in _PRINTED.findall(block["body"]))
             if following and following["language"] == "text" and not text[block.end() : following.start()].strip():
@@ -114,7 +127,7 @@ def test_every_example_of_a_page_runs_and_prints_what_the_page_says(
                         shown = capsys.readouterr().out
                 assert shown == example.output, example.code
 
-    assert examples
+    assert examples or files_of(page)
     asyncio.run(main())
 
 
@@ -180,14 +193,14 @@ def test_the_readme_is_read_in_one_go() -> None:
 
 def anchors_of(page: Path) -> set[str]:
     """Return the anchors of the headings of a page, as GitHub makes them."""
-    text = _FENCED.sub("", page.read_text(encoding="utf-8"))
+    text = FENCED.sub("", page.read_text(encoding="utf-8"))
     titles = [found["title"].lower() for found in _HEADING.finditer(text)]
     return {re.sub(r"[^\w\- ]", "", title).strip().replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
-    text = _FENCED.sub("", page.read_text(encoding="utf-8"))
+    text = FENCED.sub("", page.read_text(encoding="utf-8"))
     links = [found["target"] for found in _LINK.finditer(text)]
     broken = []
     for link in links:

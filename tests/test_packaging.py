@@ -46,7 +46,7 @@ ROOMS = {
     "engines.sqlite": {"engines.common"},
     "engines.servers": {"engines.common"},
     "engines": {"engines.common", "engines.sqlite", "engines.servers"},
-    "services.statements": _BASE - {"import_report"} | {"columns", "display"},
+    "services.statements": _BASE - {"import_report"} | {"columns", "display", "row_validation"},
     "services.duplicates": {"errors", "fields", "models", "services.statements"},
     "services": {"errors", "fields", "models", "display", "services.statements", "services.duplicates"},
     "services.csv_files": _BASE - {"undo"} | {"services.statements"},
@@ -55,7 +55,7 @@ ROOMS = {
     "databases": {"settings", "computed_once", "engines", "driver_errors", "models", "retries", "sessions"}
     | {"schema_locks"},
     "command_lock": set(),
-    "migrations": {"databases", "driver_errors", "errors", "schema", "command_lock"},
+    "migrations": {"databases", "driver_errors", "errors", "models", "schema", "command_lock"},
     "migration_plan": {"migrations", "schema"},
     "ipython": {"databases", "migrations", "errors"},
 }

@@ -21,8 +21,8 @@ _DATE = TypeAdapter(Date, config=FILTER_CONFIG)
 async def create_pet(session: AsyncSession, data: PetCreate, *, on_similar: OnSimilar = "allow") -> Pet:
     """Add a pet and return it with its id.
 
-    The row is written by one INSERT, outside of SQLAlchemy's unit of work: mapper events of a host application, such as
-    before_insert, do not fire. They do for `session.add(Pet(...))`.
+    The row is written by one INSERT. If the application listens to events of SQLAlchemy's unit of work, such as
+    before_insert or after_flush, it is written by a flush, which fires them.
 
     Args:
         session: The session to write with; the caller commits.

@@ -26,8 +26,8 @@ _EMAIL: TypeAdapter[str | None] = TypeAdapter(Email, config=FILTER_CONFIG)
 async def create_user(session: AsyncSession, data: UserCreate, *, on_similar: OnSimilar = "allow") -> User:
     """Add a user and return it with its id.
 
-    The row is written by one INSERT, outside of SQLAlchemy's unit of work: mapper events of a host application, such as
-    before_insert, do not fire. They do for `session.add(User(...))`.
+    The row is written by one INSERT. If the application listens to events of SQLAlchemy's unit of work, such as
+    before_insert or after_flush, it is written by a flush, which fires them.
 
     Args:
         session: The session to write with; the caller commits.

@@ -12,7 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from ...fields import NOTES_LENGTH
 from ...models import PetCreate, Row, UserCreate
 from ...undo import REMEMBERED, remember
-from . import key_lookup, prebuilt
+from . import key_lookup, prebuilt, unit_of_work
 from .chunks import BATCH_SIZE
 from .column_values import new_values
 from .execution import dialect_of, fetch_all, statement
@@ -35,6 +35,9 @@ async def insert_many(
 
 async def insert_all(session: AsyncSession, model: type[Row], values: list[dict[str, Any]]) -> None:
     """Insert the rows of one batch."""
+    if unit_of_work.is_heard(session, model, "insert"):
+        await unit_of_work.insert(session, model, values)
+        return
     # Leave out columns that are null in all rows: a null parameter costs as much as a value.
     names = [name for name in values[0] if any(row[name] is not None for row in values)] if values else []
     for portion in _portions(values, len(names)):
@@ -45,6 +48,9 @@ async def insert_all(session: AsyncSession, model: type[Row], values: list[dict[
 
 async def insert_returning_ids(session: AsyncSession, model: type[Row], values: list[dict[str, Any]]) -> list[int]:
     """Insert the rows of one batch, and return their ids."""
+    if unit_of_work.is_heard(session, model, "insert"):
+        rows: list[Any] = await unit_of_work.insert(session, model, values)
+        return [row.id for row in rows]
     ids: list[int] = []
     for portion in _portions(values, len(sa.inspect(model).local_table.c)):
         ids += await _insert_returning_ids(session, model, portion)
@@ -68,6 +74,9 @@ async def _insert_returning_ids(session: AsyncSession, model: type[Row], values:
 
 async def update_each(session: AsyncSession, model: type[Row], changes: dict[int, dict[str, Any]]) -> None:
     """Update rows by id, each with its own values; rows that the session holds keep the old values until refresh()."""
+    if unit_of_work.is_heard(session, model, "update"):
+        await unit_of_work.update_each(session, model, changes)
+        return
     by_columns: dict[frozenset[str], list[dict[str, Any]]] = {}
     now = datetime.now(UTC)
     for row_id, values in changes.items():
@@ -109,5 +118,7 @@ async def update_all(
     session: AsyncSession, model: type[Row], values: dict[str, Any], *conditions: sa.ColumnElement[bool]
 ) -> int:
     """Update every row that matches the conditions, also in the session, and return their number."""
+    if unit_of_work.is_heard(session, model, "update"):
+        return await unit_of_work.update_all(session, model, values, *conditions)
     async with statement(session):
         return (await session.exec(prebuilt.change(model, values, *conditions))).rowcount

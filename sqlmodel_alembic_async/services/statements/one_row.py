@@ -15,7 +15,7 @@ from ...errors import StaleVersionError
 from ...fields import is_id
 from ...models import PetCreate, PetUpdate, Row, UserCreate, UserUpdate
 from ...undo import REMEMBERED, remember, remember_insert
-from . import prebuilt
+from . import prebuilt, unit_of_work
 from .column_values import changed_values, new_values
 from .execution import POPULATE_EXISTING, as_written, dialect_of, fetch_one, statement
 
@@ -42,6 +42,8 @@ async def fetch_as_written(session: AsyncSession, model: type[Row], row_id: int)
 async def insert(session: AsyncSession, model: type[Row], shape: UserCreate | PetCreate) -> Row:
     """Insert one row, and return it."""
     values = new_values(shape)
+    if unit_of_work.is_heard(session, model, "insert"):
+        return (await unit_of_work.insert(session, model, [values]))[0]
     async with statement(session):
         insertion, parameters = prebuilt.insertion(model), prebuilt.named(values)
         result: Any = await session.exec(insertion, params=parameters, execution_options=REMEMBERED)
@@ -71,6 +73,8 @@ async def update(
     """Update one row if it matches the conditions, and return it; None if no row does."""
     if not is_id(row_id):
         return None
+    if unit_of_work.is_heard(session, model, "update"):
+        return await unit_of_work.update_one(session, model, row_id, values, *conditions)
     change = prebuilt.change(model, values, col(model.id) == row_id, *conditions)
     options = {"synchronize_session": False, **REMEMBERED}
     async with statement(session):
@@ -87,6 +91,9 @@ async def delete(session: AsyncSession, model: type[Row], row_id: int, *conditio
     """Delete one row if it matches the conditions, which may use the parameter `row_id`; tell whether one did."""
     if not is_id(row_id):
         return False
+    if unit_of_work.is_heard(session, model, "delete"):
+        conditions = (col(model.id) == sa.bindparam("row_id"), *conditions)
+        return await unit_of_work.delete(session, model, *conditions, parameters={"row_id": row_id})
     options = {"synchronize_session": "fetch", **REMEMBERED}
     async with statement(session):
         held = session.sync_session.identity_map.get(identity_key(model, row_id))
@@ -128,6 +135,9 @@ async def _patch(
 ) -> Row | None:
     if not is_id(row_id):
         return None
+    if unit_of_work.is_heard(session, model, "update"):
+        is_expected = [] if expected_version is None else [col(model.version) == expected_version]
+        return await unit_of_work.update_one(session, model, row_id, values, *is_expected)
     change = prebuilt.patch(model, frozenset(values), expected_version is not None)
     parameters = {**prebuilt.named(values), "new_updated_at": datetime.now(UTC), "row_id": row_id}
     if expected_version is not None:
@@ -151,5 +161,8 @@ async def _returned(
 
 async def archive(session: AsyncSession, model: type[Row], row_id: int) -> Row | None:
     """Archive one row; idempotent: keeps the first archived_at."""
-    first = sa.func.coalesce(model.archived_at, sa.literal(datetime.now(UTC), UTCDateTime()))
+    now = datetime.now(UTC)
+    if is_id(row_id) and unit_of_work.is_heard(session, model, "update"):
+        return await unit_of_work.archive(session, model, row_id, now)
+    first = sa.func.coalesce(model.archived_at, sa.literal(now, UTCDateTime()))
     return await update(session, model, row_id, {"archived_at": first})

@@ -1,0 +1,149 @@
+"""FastAPI applications: the README's example under uvicorn, and the shapes as the bodies of requests."""
+
+import asyncio
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy.engine import URL
+
+from sqlmodel_alembic_async import Database, count_users, get_user, migrations
+
+from .test_docs import EXAMPLES, PROJECT, README, examples_of, text_of
+
+PACKAGE = PROJECT / "sqlmodel_alembic_async"
+
+# A commit takes as long as on a slow disk, so that what happens before it is seen.
+MORE_ROUTES = """
+import time
+from sqlalchemy import event
+from sqlalchemy.orm import Session as SyncSession
+
+event.listen(SyncSession, "before_commit", lambda session: time.sleep(0.02))
+
+@app.post("/rows", status_code=201)
+async def add_row(data: UserCreate, session: Session) -> str:
+    session.add(User(**data.model_dump()))
+    return "added"
+"""
+
+SHAPES = """
+import asyncio
+from typing import Annotated
+import httpx
+from fastapi import Body, FastAPI, Query
+from sqlmodel_alembic_async import Page, Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate
+
+app = FastAPI()
+
+@app.post("/users")
+async def add_user(data: UserCreate) -> User:
+    return User(**data.model_dump())
+
+@app.post("/pets")
+async def add_pet(data: Annotated[PetCreate, Body(embed=True)], owner: UserUpdate) -> Pet:
+    return Pet(**data.model_dump())
+
+@app.patch("/pets")
+async def change_pets(data: list[PetUpdate] | None = None) -> Page[Pet]:
+    return Page([], None)
+
+@app.post("/rows")
+async def add_row(data: User, pet: Pet) -> list[UserCreate]:
+    return []
+
+@app.get("/users")
+async def find(data: Annotated[UserUpdate, Query()]) -> PetCreate:
+    return PetCreate(name=data.name)
+
+async def main():
+    ada, rex = {"name": "Ada"}, {"name": "Rex", "species": "Dog"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        requests = [
+            client.post("/users", json=ada | {"email": "ADA@example.com"}),
+            client.post("/users", json=ada | {"version": 7}),
+            client.post("/pets", json={"data": rex, "owner": ada}),
+            client.patch("/pets", json=[rex]),
+            client.post("/rows", json={"data": ada, "pet": rex}),
+            client.get("/users", params=ada),
+            client.get("/openapi.json"),
+        ]
+        print(*[(await request).status_code for request in requests])
+
+asyncio.run(main())
+"""
+
+
+@asynccontextmanager
+async def served(code: str, folder: Path, url: URL) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve an application by uvicorn, in a process of its own, and yield a client."""
+    (folder / "application.py").write_text(code, encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
+        command = [sys.executable, "-W", "error", "-m", "uvicorn", "application:app", "--fd", str(listener.fileno())]
+        environment = os.environ | {"DATABASE_URL": url.render_as_string(hide_password=False)}
+        server = await asyncio.create_subprocess_exec(
+            *command, cwd=folder, env=environment, pass_fds=[listener.fileno()], stderr=subprocess.PIPE
+        )
+        try:
+            base = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            async with httpx.AsyncClient(base_url=base, timeout=60) as client:
+                yield client
+        finally:
+            server.terminate()
+            log = (await asyncio.wait_for(server.communicate(), 60))[1].decode()
+    assert "Warning" not in log, log
+
+
+def readme_application() -> str:
+    return next(example.code for example in examples_of(README) if "FastAPI()" in example.code)
+
+
+def test_every_page_asks_for_the_scope_that_commits_before_the_response() -> None:
+    uses = re.findall(r"Depends\(get_session.*?\)", text_of([*EXAMPLES, *PACKAGE.rglob("*.py")]))
+
+    assert len(uses) >= 3
+    assert set(uses) == {'Depends(get_session, scope="function")'}
+
+
+async def test_what_the_readmes_application_answers_with_201_is_stored(empty_url: URL, tmp_path: Path) -> None:
+    async with Database(empty_url) as db:
+        await migrations.upgrade(database=db)
+        async with served(readme_application() + MORE_ROUTES, tmp_path, empty_url) as client:
+
+            async def add(number: int) -> None:
+                answer = await client.post("/users", json={"name": "Ada", "email": f"{number}@example.com"})
+                assert answer.status_code == 201
+                async with db.reading() as session:
+                    assert (await get_user(session, answer.json()["id"])).email == f"{number}@example.com"
+
+            await asyncio.gather(*(add(number) for number in range(100)))
+
+            for path in ("/users", "/rows"):  # By a service, and by session.add().
+                answer = await client.post(path, json={"name": "Eve", "email": "7@EXAMPLE.com"})
+                assert (answer.status_code, answer.json()) == (409, {"detail": "another row already has this email"})
+            assert (await client.post("/rows", json={"name": "Eve"})).status_code == 201
+        async with db.reading() as session:
+            assert await count_users(session) == 101
+
+
+def test_a_shape_as_the_body_of_a_request_makes_pydantic_warn_of_nothing() -> None:
+    finished = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SHAPES], capture_output=True, text=True, timeout=120
+    )
+
+    assert (finished.stdout, finished.stderr) == ("200 422 200 200 200 200 200\n", "")
+
+
+@pytest.mark.parametrize("name", ["UserCreate", "UserUpdate", "PetCreate", "PetUpdate", "User", "Pet"])
+def test_what_the_import_does_not_need_is_not_built_by_it(name: str) -> None:
+    program = f"import sqlmodel_alembic_async as p; print(p.{name}.__pydantic_complete__)"
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert finished.stdout == "False\n"
