@@ -188,9 +188,7 @@ async def test_a_report_of_a_clean_file_is_one_line(session: AsyncSession) -> No
 async def test_created_pets_that_a_second_import_would_create_again_are_counted(session: AsyncSession) -> None:
     lines = ["Rex,p1,,", "Max,,985112345678903,", "Mia,,,", "Zoe,,,Ada"]
     for created, without_key in ((4, 2), (2, 2)):
-        report = await import_pets(
-            session, rows("name,external_ref,microchip,owner_name", *lines), keep_going=True
-        )
+        report = await import_pets(session, rows("name,external_ref,microchip,owner_name", *lines), keep_going=True)
 
         assert (report.created, report.without_key) == (created, without_key)
 

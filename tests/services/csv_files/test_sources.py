@@ -257,6 +257,13 @@ async def test_a_source_that_can_not_seek_is_read(session: AsyncSession) -> None
     assert (await import_pets(session, OnlyOnce(LINES))).created == 2
 
 
+async def test_a_lone_surrogate_of_a_source_that_can_not_seek_is_rejected_in_its_row(session: AsyncSession) -> None:
+    with pytest.raises(ImportRejectedError) as caught:
+        await import_pets(session, OnlyOnce("name\nRex\n\udcff\n"))
+
+    assert [(rejection.line, rejection.column) for rejection in caught.value.report.rejections] == [(3, "name")]
+
+
 async def test_a_source_that_blocks_stops_neither_the_loop_nor_a_cancellation() -> None:
     released, ended = threading.Event(), threading.Event()
 
@@ -429,6 +436,20 @@ async def test_a_pipe_in_another_encoding_is_rejected_as_a_file_is(
         await task
 
     assert 2 < caught.value.report.rejections[0].line <= 10_002
+
+
+async def test_a_pipe_that_can_not_be_decoded_at_all_is_rejected_on_its_first_line(
+    session: AsyncSession, pipe: tuple[TextIO, BinaryIO]
+) -> None:
+    reader, writer = pipe
+    task = asyncio.create_task(import_pets(session, reader))
+    writer.write("Größe\n".encode("latin-1"))
+    writer.close()
+
+    with pytest.raises(ImportRejectedError, match="cannot be decoded") as caught:
+        await task
+
+    assert caught.value.report.rejections[0].line == 1
 
 
 async def no_file() -> AsyncIterator[str]:

@@ -4,6 +4,8 @@ import asyncio
 import io
 import os
 import select
+import subprocess
+import sys
 import threading
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -66,6 +68,28 @@ async def test_a_device_is_written_to_and_not_replaced(session: AsyncSession) ->
 
     assert await export_pets(session, "/dev/null") == 1
     assert not Path("/dev/null").is_file()
+
+
+PRINT_EXPORT = """
+import asyncio
+from sqlmodel_alembic_async import Database, PetCreate, create_pet, export_pets
+
+async def main():
+    async with Database("sqlite://") as db:
+        await db.create_tables()
+        async with db.transaction() as session:
+            await create_pet(session, PetCreate(name="Zo\\u00eb"))
+            await export_pets(session, "/dev/stdout")
+
+asyncio.run(main())
+"""
+
+
+def test_a_pipe_is_written_in_utf_8_whatever_the_locale_is() -> None:
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ended = subprocess.run([sys.executable, "-c", PRINT_EXPORT], env={**os.environ, **locale}, capture_output=True)
+
+    assert "\r\nZoë,".encode() in ended.stdout, ended.stderr
 
 
 @pytest.mark.parametrize("is_open", [True, False])
@@ -167,12 +191,17 @@ async def test_an_open_file_is_written_to_from_where_it_stands_and_stays_open() 
     assert not file.closed
 
 
-async def test_a_file_is_there_only_when_all_of_it_is(tmp_path: Path) -> None:
+async def test_a_file_is_there_only_when_all_of_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, replace = [], os.replace
+    monkeypatch.setattr(
+        os, "replace", lambda part, path: sizes.append(Path(part).stat().st_size) or replace(part, path)
+    )
     async with targets.open_target(tmp_path / "pets.csv") as write:
         await write("name\r\n")
         there_meanwhile = (tmp_path / "pets.csv").exists()
 
     assert not there_meanwhile
+    assert sizes == [6]
     assert (tmp_path / "pets.csv").read_bytes() == b"name\r\n"
 
 
