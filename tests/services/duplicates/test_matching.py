@@ -4,7 +4,7 @@ import gc
 from datetime import date
 from itertools import combinations
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +14,7 @@ from sqlmodel_alembic_async import Pet, PetCreate, User, UserCreate
 from sqlmodel_alembic_async.services.duplicates.matching import (
     MAX_GROUP_SIZE,
     DuplicateIndex,
+    DuplicateReason,
     Group,
     Key,
     Member,
@@ -129,6 +130,7 @@ PETS: list[tuple[dict[str, Any], dict[str, Any], set[str]]] = [
         {"owner_id": 1, "species": "dog"},
         {"owner_name_and_species"},
     ),
+    ({"microchip": "985141023456789"}, {"microchip": "123456789"}, set()),  # Eight digits of the nine are the same.
 ]
 
 
@@ -165,6 +167,24 @@ def test_two_pets_may_be_one_for_these_reasons(one: dict[str, Any], other: dict[
 
     assert told(Pet, [pet(1, **one), pet(2, **other)]) == expected
     assert told(Pet, [pet(2, **one), pet(1, **other)]) == expected
+
+
+@pytest.mark.parametrize(
+    ("stronger", "weaker"),
+    [
+        ("microchip", "name_and_microchip"),
+        ("name_and_phone", "mailbox"),
+        ("owner_name_and_species", "name_and_postal_code"),
+        ("owner_and_name", "name_and_email"),
+        ("owner_and_name", "name_species_and_birth_date"),
+    ],
+)
+def test_a_reason_that_tells_more_is_worth_more(stronger: DuplicateReason, weaker: DuplicateReason) -> None:
+    assert score([stronger]) > score([weaker]) > 0
+
+
+def test_every_reason_has_a_weight() -> None:
+    assert [score([reason]) > 0 for reason in get_args(DuplicateReason)] == [True] * 9
 
 
 def test_a_phone_that_came_in_unchecked_tells_nothing() -> None:
