@@ -36,18 +36,19 @@ async def create_pet(session: AsyncSession, data: PetCreate, *, on_similar: OnSi
         UserNotFoundError: No user has the id `owner_id`.
         AlreadyExistsError: Another pet has this `microchip` or `external_ref`; `field` names it.
         SimilarExistsError: Similar pets exist and on_similar is "error"; `candidates` holds them.
-        TypeError: `data` is not a PetCreate.
+        TypeError: `data` is not a PetCreate, or has fields that a PetCreate does not have.
         ValidationError: `data` was changed to values that the shape refuses.
         ValueError: `on_similar` is neither "allow" nor "error".
         DatabaseError: The statement failed.
 
     """
+    data = one_row.expect(PetCreate, data)
     if on_similar != "allow":
         from .duplicates.search import refuse_similar  # Not at import: few programs need it.
 
-        await refuse_similar(session, Pet, one_row.expect(PetCreate, data), on_similar)
+        await refuse_similar(session, Pet, data, on_similar)
     try:
-        return await one_row.insert(session, Pet, one_row.expect(PetCreate, data))
+        return await one_row.insert(session, Pet, data)
     except UserNotFoundError as error:
         raise UserNotFoundError(data.owner_id) from error.__cause__
 
@@ -65,7 +66,7 @@ async def create_pets(session: AsyncSession, pets: Iterable[PetCreate]) -> int:
     Raises:
         UserNotFoundError: No user has the `owner_id` of one of them; `key` is None.
         AlreadyExistsError: Another pet has the `microchip` or `external_ref` of one of them; `field` names it.
-        TypeError: An item is not a PetCreate.
+        TypeError: An item is not a PetCreate, or has fields that a PetCreate does not have.
         ValidationError: An item was changed to values that the shape refuses.
         DatabaseError: A statement failed.
 
@@ -115,12 +116,13 @@ async def update_pet(
         StaleVersionError: The pet is not at the expected version.
         AlreadyExistsError: Another pet has this `microchip` or `external_ref`; `field` names it.
         InvalidValueError: The new values contradict what is stored; `constraint` names the rule.
-        TypeError: `changes` is not a PetUpdate, or an id or version is not an int.
+        TypeError: `changes` is not a PetUpdate, or has fields that a PetUpdate does not have; or an id or a version is
+            not an int.
         ValidationError: `changes` was changed to values that the shape refuses.
         DatabaseError: The statement failed.
 
     """
-    one_row.expect(PetUpdate, changes)
+    changes = one_row.expect(PetUpdate, changes)
     return _found(await one_row.patch(session, Pet, pet_id, changes, expected_version), pet_id)
 
 

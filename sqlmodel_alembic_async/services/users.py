@@ -39,17 +39,18 @@ async def create_user(session: AsyncSession, data: UserCreate, *, on_similar: On
     Raises:
         AlreadyExistsError: Another user has this `email` or `external_ref`; `field` names it.
         SimilarExistsError: Similar users exist and on_similar is "error"; `candidates` holds them.
-        TypeError: `data` is not a UserCreate.
+        TypeError: `data` is not a UserCreate, or has fields that a UserCreate does not have.
         ValidationError: `data` was changed to values that the shape refuses.
         ValueError: `on_similar` is neither "allow" nor "error".
         DatabaseError: The statement failed.
 
     """
+    data = one_row.expect(UserCreate, data)
     if on_similar != "allow":
         from .duplicates.search import refuse_similar  # Not at import: few programs need it.
 
-        await refuse_similar(session, User, one_row.expect(UserCreate, data), on_similar)
-    return await one_row.insert(session, User, one_row.expect(UserCreate, data))
+        await refuse_similar(session, User, data, on_similar)
+    return await one_row.insert(session, User, data)
 
 
 async def create_users(session: AsyncSession, users: Iterable[UserCreate]) -> int:
@@ -64,7 +65,7 @@ async def create_users(session: AsyncSession, users: Iterable[UserCreate]) -> in
 
     Raises:
         AlreadyExistsError: Another user has the `email` or `external_ref` of one of them; `field` names it.
-        TypeError: An item is not a UserCreate.
+        TypeError: An item is not a UserCreate, or has fields that a UserCreate does not have.
         ValidationError: An item was changed to values that the shape refuses.
         DatabaseError: A statement failed.
 
@@ -119,12 +120,13 @@ async def update_user(
         UserNotFoundError: No user has this id.
         StaleVersionError: The user is not at the expected version.
         AlreadyExistsError: Another user has this `email` or `external_ref`; `field` names it.
-        TypeError: `changes` is not a UserUpdate, or an id or version is not an int.
+        TypeError: `changes` is not a UserUpdate, or has fields that a UserUpdate does not have; or an id or a version is
+            not an int.
         ValidationError: `changes` was changed to values that the shape refuses.
         DatabaseError: The statement failed.
 
     """
-    one_row.expect(UserUpdate, changes)
+    changes = one_row.expect(UserUpdate, changes)
     return _found(await one_row.patch(session, User, user_id, changes, expected_version), user_id)
 
 

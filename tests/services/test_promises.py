@@ -56,6 +56,14 @@ from sqlmodel_alembic_async import (
 )
 
 NOBODY = 2_000_000_000
+
+
+class Boarder(PetCreate):
+    """A shape with a field that no column can store."""
+
+    room: int = 1
+
+
 CHIP = "985141000123456"
 AT_ONCE: Any = {"limit": 0}
 ADA = UserCreate(name="Ada", email="ada@example.com")
@@ -119,7 +127,7 @@ TYPE_ERRORS: dict[str, Call] = {
     "count_pets": lambda s, x: count_pets(s, colour="red"),  # type: ignore[call-arg]
     "count_users": lambda s, x: count_users(s, owner_id=1),  # type: ignore[call-arg]
     "create_pet": lambda s, x: create_pet(s, {"name": "Rex"}),  # type: ignore[arg-type]
-    "create_pets": lambda s, x: create_pets(s, [ADA]),  # type: ignore[list-item]
+    "create_pets": lambda s, x: create_pets(s, [REX, Boarder(name="Leo")]),
     "create_user": lambda s, x: create_user(s, REX),  # type: ignore[arg-type]
     "create_users": lambda s, x: create_users(s, [{"name": "Ada"}]),  # type: ignore[list-item]
     "delete_pet": lambda s, x: delete_pet(s, "1"),  # type: ignore[arg-type]

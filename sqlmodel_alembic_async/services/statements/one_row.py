@@ -1,7 +1,7 @@
 """Statements on one row, of users and of pets."""
 
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, make_transient_to_detached
@@ -16,10 +16,8 @@ from ...fields import is_id
 from ...models import PetCreate, PetUpdate, Row, UserCreate, UserUpdate
 from ...undo import REMEMBERED, remember, remember_insert
 from . import prebuilt
-from .column_values import changed_values, new_values
+from .column_values import Shape, as_shape, changed_values, new_values
 from .execution import POPULATE_EXISTING, as_written, dialect_of, fetch_one, statement
-
-Scalar = TypeVar("Scalar")
 
 OnSimilar = Literal["allow", "error"]  # What create_user() and create_pet() do if similar rows exist.
 
@@ -95,11 +93,13 @@ async def delete(session: AsyncSession, model: type[Row], row_id: int, *conditio
         return bool((await session.exec(deletion, params={"row_id": row_id}, execution_options=options)).rowcount)
 
 
-def expect(shape: type[Scalar], data: object) -> Scalar:
-    """Return the data; raise TypeError if it is not of this shape."""
+def expect(shape: type[Shape], data: object) -> Shape:
+    """Return the data as this very shape; raise TypeError if it is of another one, or has fields of its own."""
+    if type(data) is shape:
+        return data
     if not isinstance(data, shape):
         raise TypeError(f"expected {shape.__name__}, not {type(data).__name__}")
-    return data
+    return as_shape(shape, data)
 
 
 async def patch(
