@@ -28,7 +28,7 @@ async def list_users(
         limit: The size of the page: 1 to 1000.
         after: The `next` of the page before, or None for the first page. A deep page costs as much as the first.
         offset: How many users to skip, for numbered pages; each skipped row costs time. Not together with `after`.
-        **filters: Which users; all filters must match, and None as a value is refused unless said otherwise.
+        **filters: Which users; all filters must match. None does not filter; a blank text is refused.
 
             * `name_prefix`: the name begins with this text; case and compatibility forms do not matter.
             * `name_contains`: the name contains this text; reads every row.
@@ -96,12 +96,12 @@ async def list_pets(
         limit: The size of the page: 1 to 1000.
         after: The `next` of the page before, or None for the first page. A deep page costs as much as the first.
         offset: How many pets to skip, for numbered pages; each skipped row costs time. Not together with `after`.
-        **filters: Which pets; all filters must match.
+        **filters: Which pets; all filters must match. None does not filter; a blank text is refused.
 
             * `owner_id`: of this owner.
             * `ownerless`: True: without an owner; False: with one.
-            * `species`, `breed`: exactly this text; case matters for the breed only. A blank text asks for pets
-              without one.
+            * `species`, `breed`: exactly this text; case matters for the breed only.
+            * `species_known`, `breed_known`: True: with a species, or a breed; False: without.
             * `sex`: "male", "female" or "unknown".
             * `status`: "active", "missing" or "deceased".
             * `born_from`, `born_until`: born on this day or later, or earlier: a date, or text as YYYY-MM-DD.

@@ -120,8 +120,8 @@ async def update_user(
         UserNotFoundError: No user has this id.
         StaleVersionError: The user is not at the expected version.
         AlreadyExistsError: Another user has this `email` or `external_ref`; `field` names it.
-        TypeError: `changes` is not a UserUpdate, or has fields that a UserUpdate does not have; or an id or a version is
-            not an int.
+        TypeError: `changes` is not a UserUpdate, or has fields that a UserUpdate does not have; or an id or a version
+            is not an int.
         ValidationError: `changes` was changed to values that the shape refuses.
         DatabaseError: The statement failed.
 
