@@ -46,7 +46,7 @@ ROOMS = {
     "engines.sqlite": {"engines.common"},
     "engines.servers": {"engines.common"},
     "engines": {"engines.common", "engines.sqlite", "engines.servers"},
-    "services.statements": _BASE - {"import_report"} | {"columns", "display"},
+    "services.statements": _BASE - {"import_report"} | {"columns", "display", "engines.common"},
     "services.duplicates": {"errors", "fields", "models", "services.statements"},
     "services": {"errors", "fields", "models", "display", "services.statements", "services.duplicates"},
     "services.csv_files": _BASE - {"undo"} | {"services.statements"},

@@ -10,7 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from ..errors import PetDeceasedError, PetNotFoundError, UserNotFoundError
 from ..fields import Date, Microchip, is_id
 from ..models import Pet, PetCreate, PetUpdate
-from .statements import execution, many_rows, one_row
+from .statements import execution, many_rows, one_row, related, row_locks
 from .statements.filters import FILTER_CONFIG
 from .statements.one_row import OnSimilar
 
@@ -74,16 +74,33 @@ async def create_pets(session: AsyncSession, pets: Iterable[PetCreate]) -> int:
     return await many_rows.insert_many(session, Pet, PetCreate, pets)
 
 
-async def get_pet(session: AsyncSession, pet_id: int) -> Pet:
+async def get_pet(session: AsyncSession, pet_id: int, *, with_owner: bool = False, for_update: bool = False) -> Pet:
     """Return a pet, archived or not, as the database holds it now.
+
+    Args:
+        session: The session to read with.
+        pet_id: The id of the pet.
+        with_owner: Load `pet.owner`, in a second statement if there is one. Without it, reading `pet.owner` raises
+            InvalidRequestError.
+        for_update: Lock the pet, but not the owner, until the end of the transaction, to change the pet by what was
+            read: until then, another transaction waits to change or to lock it. SQLite locks the whole database for
+            other writers, which a transaction() does at its beginning; another session does it now, in one more
+            statement.
 
     Raises:
         PetNotFoundError: No pet has this id.
         TypeError: `pet_id` is not an int.
+        StorageError: `for_update` is true, and the session is read-only, as that of reading() is.
+        TransactionConflictError: `for_update` is true, and the lock was not released in time, or the transaction read
+            before and cannot see what others changed since.
         DatabaseError: The statement failed.
 
     """
-    return _found(await one_row.fetch_by_id(session, Pet, pet_id), pet_id)
+    fetch = row_locks.fetch_locked if for_update else one_row.fetch_by_id
+    pet = _found(await fetch(session, Pet, pet_id), pet_id)
+    if with_owner:
+        await related.load_owners(session, [pet])
+    return pet
 
 
 async def find_pet_by_microchip(session: AsyncSession, microchip: str) -> Pet | None:

@@ -266,6 +266,10 @@ PROMISES: dict[tuple[str, str], Call] = {
 }
 # What takes a full disk, another transaction or a missing library.
 ELSEWHERE = {
+    ("get_pet", "StorageError"): "test_row_locks.py",
+    ("get_pet", "TransactionConflictError"): "test_row_locks.py",
+    ("get_user", "StorageError"): "test_row_locks.py",
+    ("get_user", "TransactionConflictError"): "test_row_locks.py",
     ("import_pets", "AlreadyExistsError"): "test_import_conflicts.py",
     ("import_pets", "ModuleNotFoundError"): "test_importing.py",
     ("import_pets", "StorageError"): "test_sources.py",

@@ -79,7 +79,7 @@ def _rows(model: type[User] | type[Pet], name: str, dialect: str) -> Any:
     if dialect == "postgresql":
         found, source = _lateral_lookup(model, name)
         return select(aliased(model, found)).select_from(source)
-    return select(model).where(_in_values(getattr(model, name)))
+    return select(model).where(in_values(getattr(model, name)))
 
 
 @cache
@@ -88,7 +88,7 @@ def _columns(model: type[User] | type[Pet], name: str, dialect: str) -> Any:
         found, source = _lateral_lookup(model, name)
         return sa.select(*found.c).select_from(source)
     table = sa.inspect(model).local_table
-    return sa.select(table).where(_in_values(table.c[name]))
+    return sa.select(table).where(in_values(table.c[name]))
 
 
 @cache
@@ -96,14 +96,15 @@ def _lock(model: type[User] | type[Pet], dialect: str) -> Any:
     table = sa.inspect(model).local_table
     query = sa.select(table.c.id, table.c.version)
     if dialect == "postgresql":
-        value = _unnested(table.c.id)
+        value = unnested(table.c.id)
         # FOR NO KEY UPDATE: an INSERT that refers to the row by a foreign key need not wait.
         locked = query.where(table.c.id == value.c.value).limit(1).with_for_update(key_share=True).lateral()
         return sa.select(*locked.c).select_from(value.join(locked, sa.true()))
-    return query.where(_in_values(table.c.id)).order_by(table.c.id).with_for_update()
+    return query.where(in_values(table.c.id)).order_by(table.c.id).with_for_update()
 
 
-def _in_values(column: Any) -> sa.ColumnElement[bool]:
+def in_values(column: Any) -> sa.ColumnElement[bool]:
+    """Return the condition that the column has one of the values of the parameter `values`."""
     condition: sa.ColumnElement[bool] = column.in_(sa.bindparam("values", expanding=True))
     return condition
 
@@ -112,10 +113,11 @@ def _lateral_lookup(model: type[User] | type[Pet], name: str) -> tuple[Any, Any]
     # PostgreSQL keeps the plan of a prepared statement, even if later calls have more values or the table grows. The
     # plan of IN or = ANY may then read the whole table. The plan of a lateral join looks up one value at a time.
     table = sa.inspect(model).local_table
-    value = _unnested(table.c[name])
+    value = unnested(table.c[name])
     found = sa.select(table).where(table.c[name] == value.c.value).limit(1).lateral()
     return found, value.join(found, sa.true())
 
 
-def _unnested(column: Any) -> Any:
+def unnested(column: Any) -> Any:
+    """Return the parameter `values` as a table of PostgreSQL, with the values of a column in `value`."""
     return sa.func.unnest(sa.bindparam("values", type_=ARRAY(column.type))).table_valued("value").render_derived()

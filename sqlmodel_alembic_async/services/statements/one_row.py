@@ -6,7 +6,6 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, make_transient_to_detached
 from sqlalchemy.orm.util import identity_key
-from sqlalchemy.sql.base import ExecutableOption
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -22,12 +21,11 @@ from .execution import POPULATE_EXISTING, as_written, dialect_of, fetch_one, sta
 OnSimilar = Literal["allow", "error"]  # What create_user() and create_pet() do if similar rows exist.
 
 
-async def fetch_by_id(session: AsyncSession, model: type[Row], row_id: int, *options: ExecutableOption) -> Row | None:
+async def fetch_by_id(session: AsyncSession, model: type[Row], row_id: int) -> Row | None:
     """Return one row, or None."""
     if not is_id(row_id):
         return None
-    query = prebuilt.selection(model)
-    return await fetch_one(session, query.options(*options) if options else query, {"row_id": row_id})
+    return await fetch_one(session, prebuilt.selection(model), {"row_id": row_id})
 
 
 async def fetch_as_written(session: AsyncSession, model: type[Row], row_id: int) -> Row | None:

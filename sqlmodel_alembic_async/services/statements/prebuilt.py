@@ -59,6 +59,13 @@ def selection(model: type[Row]) -> SelectOfScalar[Row]:
 
 
 @cache
+def locking_selection(model: type[Row]) -> SelectOfScalar[Row]:
+    """Select and lock the row `row_id`."""
+    # FOR NO KEY UPDATE on PostgreSQL: a new pet of a locked user need not wait.
+    return selection(model).with_for_update(key_share=True)
+
+
+@cache
 def insertion(model: type[Row]) -> sa.Insert:
     """Insert one row of new_values()."""
     table = _table(model)
