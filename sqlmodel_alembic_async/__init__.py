@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from .services.erasure import anonymise_user
     from .services.merges import MergeReport, merge_pets, merge_users
     from .services.statistics import PetStatistics, pet_statistics
+    from .services.upserts import UpsertReport, upsert_pet, upsert_pets, upsert_user, upsert_users
 
     engine: AsyncEngine
 
@@ -102,6 +103,7 @@ __all__ = [
     "StaleVersionError",
     "StorageError",
     "TransactionConflictError",
+    "UpsertReport",
     "User",
     "UserCreate",
     "UserFilters",
@@ -146,6 +148,10 @@ __all__ = [
     "transfer_pet",
     "update_pet",
     "update_user",
+    "upsert_pet",
+    "upsert_pets",
+    "upsert_user",
+    "upsert_users",
 ]
 
 
@@ -165,6 +171,11 @@ _LATER = {
     "DuplicateReason": ".services.duplicates.matching",
     "PetStatistics": ".services.statistics",
     "pet_statistics": ".services.statistics",
+    "UpsertReport": ".services.upserts",
+    "upsert_pet": ".services.upserts",
+    "upsert_pets": ".services.upserts",
+    "upsert_user": ".services.upserts",
+    "upsert_users": ".services.upserts",
 }
 
 

@@ -46,9 +46,10 @@ ROOMS = {
     "engines.sqlite": {"engines.common"},
     "engines.servers": {"engines.common"},
     "engines": {"engines.common", "engines.sqlite", "engines.servers"},
-    "services.statements": _BASE - {"import_report"} | {"columns", "display", "engines.common"},
+    "services.statements": _BASE | {"columns", "display", "engines.common"},
     "services.duplicates": {"errors", "fields", "models", "services.statements"},
-    "services": {"errors", "fields", "models", "display", "services.statements", "services.duplicates"},
+    "services": {"import_report", "errors", "fields", "models", "display"}
+    | {"services.statements", "services.duplicates"},
     "services.csv_files": _BASE - {"undo"} | {"services.statements"},
     "retries": {"errors"},
     "sessions": {"engines.common", "errors", "driver_errors", "undo"},

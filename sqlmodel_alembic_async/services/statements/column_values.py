@@ -59,3 +59,13 @@ def changed_values(changes: UserUpdate | PetUpdate) -> dict[str, Any]:
 def with_name_key(values: dict[str, Any]) -> dict[str, Any]:
     """Return the values, with the name_key added if the name is one of them."""
     return values | {"name_key": name_key(values["name"])} if "name" in values else values
+
+
+def settle_birth_date(values: dict[str, Any], stored: dict[str, Any]) -> None:
+    """Keep a stored exact birth date if the values only estimate its year; another date is exact unless they say so."""
+    day, known_day = values["birth_date"], stored["birth_date"]
+    if not values.get("birth_date_estimated"):
+        if day != known_day:
+            values.setdefault("birth_date_estimated", False)  # The stored flag is about the stored date.
+    elif known_day is not None and not stored["birth_date_estimated"] and day.year == known_day.year:
+        del values["birth_date"], values["birth_date_estimated"]

@@ -43,10 +43,11 @@ async def insert(session: AsyncSession, model: type[Row], shape: UserCreate | Pe
         result: Any = await session.exec(insertion, params=parameters, execution_options=REMEMBERED)
         values |= {"id": result.inserted_primary_key.id, "archived_at": None}
         remember_insert(session.sync_session, model, values["id"])
-        return _persistent(session.sync_session, model, values)
+        return persistent(session.sync_session, model, values)
 
 
-def _persistent(session: Session, model: type[Row], values: dict[str, Any]) -> Row:
+def persistent(session: Session, model: type[Row], values: dict[str, Any]) -> Row:
+    """Return the row of these columns, which has been inserted, as a row of the session."""
     # All values are known. To return and load the row would double the time.
     held = session.identity_map.get(identity_key(model, values["id"]))
     if held is not None:
@@ -115,15 +116,16 @@ async def patch(
         if row is not None and expected_version not in (None, row.version):
             raise StaleVersionError(expected_version)
         return row
-    row = await _patch(session, model, row_id, values, expected_version) if possible else None
+    row = await patch_values(session, model, row_id, values, expected_version) if possible else None
     if row is None and expected_version is not None and await fetch_as_written(session, model, row_id) is not None:
         raise StaleVersionError(expected_version)
     return row
 
 
-async def _patch(
+async def patch_values(
     session: AsyncSession, model: type[Row], row_id: int, values: dict[str, Any], expected_version: int | None
 ) -> Row | None:
+    """Update columns of one row, and return it; None if it does not exist or is not at the expected version."""
     if not is_id(row_id):
         return None
     change = prebuilt.patch(model, frozenset(values), expected_version is not None)
