@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from .microchips import MicrochipDescription, describe_microchip
+    from .public_shapes import PetPublic, UserPublic, UserPublicWithPets
     from .services.csv_files.exporting import export_pets
     from .services.csv_files.importing import import_pets
     from .services.duplicates.matching import DuplicateReason
@@ -96,6 +97,7 @@ __all__ = [
     "PetFilters",
     "PetManagementError",
     "PetNotFoundError",
+    "PetPublic",
     "PetStatistics",
     "PetUpdate",
     "Rejection",
@@ -109,6 +111,8 @@ __all__ = [
     "UserFilters",
     "UserHasPetsError",
     "UserNotFoundError",
+    "UserPublic",
+    "UserPublicWithPets",
     "UserUpdate",
     "__version__",
     "anonymise_user",
@@ -159,6 +163,9 @@ __all__ = [
 _LATER = {
     "MicrochipDescription": ".microchips",
     "describe_microchip": ".microchips",
+    "PetPublic": ".public_shapes",
+    "UserPublic": ".public_shapes",
+    "UserPublicWithPets": ".public_shapes",
     "DuplicateGroup": ".services.duplicates.search",
     "find_duplicate_pets": ".services.duplicates.search",
     "find_duplicate_users": ".services.duplicates.search",

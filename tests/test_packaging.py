@@ -35,6 +35,7 @@ ROOMS = {
     "schema": {"errors"},
     "schema_locks": {"errors", "schema"},
     "shapes": {"fields", "columns"},
+    "public_shapes": {"fields"},
     "models": {"schema", "row_validation", "shapes"},
     "display": {"models"},
     "undo_log": {"models"},
