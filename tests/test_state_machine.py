@@ -40,6 +40,7 @@ from sqlmodel_alembic_async import (
     PetNotFoundError,
     PetUpdate,
     StaleVersionError,
+    UpsertReport,
     User,
     UserCreate,
     UserHasPetsError,
@@ -71,6 +72,10 @@ from sqlmodel_alembic_async import (
     transfer_pet,
     update_pet,
     update_user,
+    upsert_pet,
+    upsert_pets,
+    upsert_user,
+    upsert_users,
 )
 
 Row = dict[str, Any]
@@ -446,6 +451,79 @@ class Services(RuleBasedStateMachine):
             self.compare(table, row, row.id)
         assert not expected
         return multiple(*(row.id for row in new))
+
+    # Rows come or change.
+
+    @precondition(lambda self: not self.broken)
+    @rule(target=users, values=NEW_USER, by=st.sampled_from(["external_ref", "email"]), in_batch=st.booleans())
+    def upsert_a_user(self, values: Row, by: Any, in_batch: bool) -> Any:
+        data = UserCreate(**raw(values))
+        work = upsert_users(self.session, [data], by=by) if in_batch else upsert_user(self.session, data, by=by)
+        return self.upsert(User, stored(values), by, work)
+
+    @precondition(lambda self: not self.broken)
+    @rule(target=pets, values=NEW_PET, by=st.sampled_from(["external_ref", "microchip"]), in_batch=st.booleans())
+    def upsert_a_pet(self, values: Row, by: Any, in_batch: bool) -> Any:
+        if disagrees(PET | stored(values)):
+            return multiple()
+        data = PetCreate(**raw(values))
+        work = upsert_pets(self.session, [data], by=by) if in_batch else upsert_pet(self.session, data, by=by)
+        return self.upsert(Pet, stored(values), by, work)
+
+    def upsert(self, table: Any, values: Row, by: str, work: Awaitable[Any]) -> Any:
+        if values.get(by) is None:
+            with pytest.raises(ValueError, match=f"has no {by}"):
+                self.run(work)
+            return multiple()
+        row_id = next((row_id for row_id, row in self.rows[table].items() if row[by] == values[by]), None)
+        if row_id is None:
+            return self.see_what_an_upsert_adds(table, values, work)
+        changes = self.changed_by_an_upsert(table, row_id, values)
+        refusals = self.taken(table, changes, row_id)
+        if table is Pet and disagrees(self.rows[Pet][row_id] | changes):
+            with pytest.raises((InvalidValueError, AlreadyExistsError) if refusals else InvalidValueError):
+                self.run(work)
+            self.broken = True
+            return multiple()
+        found = self.ask(work, *refusals)
+        if found is not None:
+            outcome = "updated" if changes else "unchanged"
+            assert found == UpsertReport(0, int(bool(changes)), int(not changes)) or found[1] == outcome
+            if changes:
+                self.change(table, row_id, **changes)
+            if not isinstance(found, UpsertReport):
+                self.compare(table, found[0], row_id)
+        return multiple()
+
+    def changed_by_an_upsert(self, table: Any, row_id: int, values: Row) -> Row:
+        row = self.rows[table][row_id]
+        given = {name: value for name, value in values.items() if value is not None}
+        if "birth_date" in given and given.get("birth_date_estimated"):
+            is_exact = row["birth_date"] is not None and not row["birth_date_estimated"]
+            if is_exact and row["birth_date"].year == given["birth_date"].year:
+                del given["birth_date"], given["birth_date_estimated"]
+        elif given.get("birth_date") not in (None, row.get("birth_date")):
+            given["birth_date_estimated"] = False
+        return {name: value for name, value in given.items() if value != row[name]}
+
+    def see_what_an_upsert_adds(self, table: Any, values: Row, work: Awaitable[Any]) -> Any:
+        found = self.ask(work, *self.taken(table, values))
+        if found is None:
+            return multiple()
+        if isinstance(found, UpsertReport):
+            stream = stream_users if table is User else stream_pets
+
+            async def added() -> list[Any]:
+                return [row async for row in stream(self.session, archived=None) if row.id not in self.rows[table]]
+
+            assert found == UpsertReport(1, 0, 0)
+            [row] = self.run(added())
+        else:
+            row, outcome = found
+            assert outcome == "created"
+        self.rows[table][self.learn(table, row)] |= values
+        self.compare(table, row, row.id)
+        return row.id
 
     # Rows are found.
 
