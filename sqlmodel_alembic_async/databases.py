@@ -60,14 +60,19 @@ class Database:
         Raises:
             ModuleNotFoundError: The database's driver is not installed.
             TypeError: An option is unknown, does not apply to this database, or is a custom creator on SQLite.
-            ValueError: The URL is not a database URL, or `synchronous` (SQLITE_SYNCHRONOUS) has an unknown value.
+            ValueError: The URL is not a database URL, or `synchronous` (SQLITE_SYNCHRONOUS) or `lock_timeout`
+                (SQLITE_LOCK_TIMEOUT) has a value that is not allowed.
             sqlalchemy.exc.ArgumentError: SQLAlchemy does not know the database or the driver.
             sqlalchemy.exc.InvalidRequestError: The URL names a driver that is not async.
 
         """
         options = self._options
         if self.url.get_backend_name() == "sqlite":
-            options = {"synchronous": _settings().sqlite_synchronous} | options
+            settings = _settings()
+            options = {
+                "synchronous": settings.sqlite_synchronous,
+                "lock_timeout": settings.sqlite_lock_timeout,
+            } | options
         return engines.create_engine(self.url, **options)
 
     @ComputedOnce
@@ -107,8 +112,9 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """Open a session in a transaction: commit at the end of the block, or roll back if the block raises.
 
-        On SQLite, transactions wait for each other in a FIFO queue. Errors of SQLAlchemy and of the drivers are raised
-        as the errors of this package.
+        On SQLite, transactions wait for each other in a FIFO queue, for at most `lock_timeout` seconds: an option of
+        Database, or the environment variable SQLITE_LOCK_TIMEOUT; 60 by default. Errors of SQLAlchemy and of the
+        drivers are raised as the errors of this package.
 
         Raises:
             RuntimeError: This task already has an open transaction() of this database: pass that session as an

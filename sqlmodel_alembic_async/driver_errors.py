@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError, St
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
 
+from .engines.pools import WriterTimeoutError
 from .errors import (
     AlreadyExistsError,
     ConflictError,
@@ -143,6 +144,10 @@ def translate(error: BaseException) -> PetManagementError | None:
     """Return this package's error for another error, or None for a programming error of the caller."""
     if isinstance(error, StaleDataError):
         return StaleVersionError(None)
+    if isinstance(error, WriterTimeoutError):
+        return DatabaseUnavailableError(
+            "other transactions of this process are still writing: make transactions shorter, or increase lock_timeout"
+        )
     if isinstance(error, PoolTimeoutError):
         return DatabaseUnavailableError(
             "all connections of the pool are in use: close sessions sooner, or increase pool_size"

@@ -7,6 +7,7 @@ from typing import Literal
 Outcome = Literal["created", "updated", "unchanged"]
 
 _MAX_SHOWN = 20
+_DOUBLED = "another import of this file would create them again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class ImportReport:
         rejected: Rows that were not written.
         rejections: The reasons, by line; a row may have several.
         dry_run: Whether everything was rolled back.
+        without_key: Of the rows that added a pet, those without external_ref and microchip. An import of the same file
+            would add these pets again.
 
     """
 
@@ -54,6 +57,7 @@ class ImportReport:
     # The repr of an error must not show values of rows.
     rejections: list[Rejection] = field(default_factory=list, repr=False)
     dry_run: bool = False
+    without_key: int = 0
 
     @property
     def rows(self) -> int:
@@ -78,6 +82,8 @@ class ImportReport:
             f"{getattr(self, name):,} {name}" for name in ("created", "updated", "unchanged", "rejected")
         )
         lines = [f"{counts}{' (dry run: nothing was written)' if self.dry_run else ''}"]
+        if self.without_key:
+            lines.append(f"  {self.without_key:,} created without external_ref or microchip: {_DOUBLED}")
         lines += [f"  {rejection}" for rejection in self.rejections[:_MAX_SHOWN]]
         if (more := len(self.rejections) - _MAX_SHOWN) > 0:
             lines.append(f"  and {more:,} more")

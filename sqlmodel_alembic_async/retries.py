@@ -73,20 +73,23 @@ class _RetryLock:
             yield
         finally:
             self._retried_units -= 1
+            if not self._retried_units:
+                self._lock = asyncio.Lock()  # A lock that tasks waited for keeps its event loop alive.
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
         if not self._retried_units:
             yield
             return
+        lock = self._lock
         try:
             # wait_for() would lose a cancellation that arrives together with the lock.
             async with asyncio.timeout(_LOCK_TIMEOUT):
-                await self._lock.acquire()
+                await lock.acquire()
         except TimeoutError:  # Proceed without the lock: its holder may be waiting for this unit of work.
             yield
             return
         try:
             yield
         finally:
-            self._lock.release()
+            lock.release()

@@ -110,7 +110,8 @@ class _Savepoint(AsyncSessionTransaction):
 
 
 def _roll_back_inner(savepoint: SessionTransaction) -> None:
-    while (inner := savepoint.session.get_nested_transaction()) not in (None, savepoint):
+    # If this savepoint has ended, the innermost one is outside of it.
+    while savepoint.is_active and (inner := savepoint.session.get_nested_transaction()) not in (None, savepoint):
         inner.rollback()
 
 

@@ -1,8 +1,8 @@
 """Settings from environment variables."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -13,6 +13,7 @@ class Settings(BaseSettings):
         database_url: The URL of the default database.
         sqlite_synchronous: How SQLite protects commits from a power failure: "NORMAL" may lose the last commits, "FULL"
             loses none, "EXTRA" also syncs the folder. https://www.sqlite.org/pragma.html#pragma_synchronous
+        sqlite_lock_timeout: Seconds that a writer waits for other writers of a SQLite database; None is the default.
 
     """
 
@@ -20,3 +21,4 @@ class Settings(BaseSettings):
 
     database_url: SecretStr = SecretStr("sqlite+aiosqlite:///./data.db")
     sqlite_synchronous: Literal["NORMAL", "FULL", "EXTRA"] = "FULL"
+    sqlite_lock_timeout: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None

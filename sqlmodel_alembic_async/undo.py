@@ -3,7 +3,8 @@
 SQLAlchemy itself only expires the rows that a flush has written. An expired row is read again at the next flush, with
 the newest version number, so that an edit of it could overwrite a newer row. Therefore this module restores the values
 and the version that a row had before its change. It expires a row that the session first read after the change.
-Statements that are executed on the session's connection, and not by the session, are not noticed.
+Statements that are executed on the session's connection, and not by the session, are not noticed, nor are those in a
+common table expression of PostgreSQL, as WITH ... AS (UPDATE ...) SELECT.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,11 +13,11 @@ from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, object_session
 from sqlalchemy.orm.util import identity_key
 
 from .models import TABLES, Pet, User
-from .undo_log import State, UndoLog, columns, restore, rows_of, state_of, stored_values
+from .undo_log import State, UndoLog, edits_of, restore, rows_of, state_of
 
 # Execution options of a statement whose rows are passed to remember() or remember_insert(), or which deletes rows.
 REMEMBERED = {"sqlmodel_alembic_async_remembered": True}
@@ -25,7 +26,7 @@ _CHANGES_NO_ROW = ("SELECT", "SAVEPOINT", "RELEASE", "ROLLBACK")
 
 # Not in session.info: an application may clear that.
 _logs: WeakKeyDictionary[Session, WeakKeyDictionary[SessionTransaction, UndoLog]] = WeakKeyDictionary()
-# Rows that were edited before they were added to the session: their stored values, and the edits.
+# Rows that were edited before they were added to the session: their stored values, and the edits, of relationships too.
 _earlier_edits: WeakKeyDictionary[Session, WeakKeyDictionary[State, tuple[dict[str, Any], dict[str, Any]]]] = (
     WeakKeyDictionary()
 )
@@ -33,8 +34,7 @@ _earlier_edits: WeakKeyDictionary[Session, WeakKeyDictionary[State, tuple[dict[s
 
 def remember(session: Session, model: type[Any], ids: Iterable[int]) -> None:
     """Save the values of rows before a statement changes them."""
-    if session.autobegin and not session.in_transaction():
-        session.begin()
+    _begin(session)
     _remember(session, [identity_key(model, row_id) for row_id in ids])
 
 
@@ -53,10 +53,11 @@ def undo_everything(session: Session) -> None:
         _restore_new_and_deleted(session, transaction)
         if (log := _existing_log(session, transaction)) is not None:
             log.undo(session)
-    for state, (values, edits) in list(_earlier_edits.pop(session, {}).items()):
-        if restore(session, state, values):
-            for name, value in edits.items():
-                setattr(state.obj(), name, value)
+    earlier = list(_earlier_edits.pop(session, {}).items())
+    # To edit the relationship of one row changes another row: restore all rows first.
+    for state, edits in [(state, edits) for state, (values, edits) in earlier if restore(session, state, values)]:
+        for name, value in edits.items():
+            setattr(state.obj(), name, value)
 
 
 def _is_joined(transaction: SessionTransaction) -> bool:
@@ -76,9 +77,18 @@ def _restore_new_and_deleted(session: Session, transaction: SessionTransaction) 
             session._update_impl(state, revert_deletion=True)
 
 
-@event.listens_for(Session, "before_flush")
+@event.listens_for(User, "before_update", propagate=True)
+@event.listens_for(Pet, "before_update", propagate=True)
+@event.listens_for(User, "before_delete", propagate=True)
+@event.listens_for(Pet, "before_delete", propagate=True)
+def _remember_flushed(mapper: object, connection: object, row: object) -> None:
+    # Not in before_flush: there, a listener of the application may edit further rows.
+    session: Any = object_session(row)
+    _remember(session, [state_of(row).key])
+
+
 @event.listens_for(Session, "after_rollback")  # SQLAlchemy expires unflushed edits immediately after this event.
-def _remember_edited(session: Session, *flush: object) -> None:
+def _remember_edited(session: Session) -> None:
     edited = [state.key for state in map(state_of, (*session.dirty, *session.deleted)) if _has_undo(state)]
     if edited:
         _remember(session, edited)
@@ -94,10 +104,16 @@ def _remember_new(session: Session, row: object) -> None:
 def _remember_earlier_edits(session: Session, row: object) -> None:
     state = state_of(row)
     if state.modified and isinstance(row, User | Pet):
-        edited = [name for name in columns(state.mapper) if name in state.committed_state and name in state.dict]
-        if edited:
-            edits = {name: state.dict[name] for name in edited}
-            _earlier_edits.setdefault(session, WeakKeyDictionary())[state] = (stored_values(state), edits)
+        _earlier_edits.setdefault(session, WeakKeyDictionary())[state] = edits_of(state)
+
+
+@event.listens_for(Session, "persistent_to_detached")
+@event.listens_for(Session, "deleted_to_detached")
+def _remember_detached(session: Session, row: object) -> None:
+    if session in _logs and isinstance(row, User | Pet):
+        for transaction in _boundaries(session):
+            if (log := _existing_log(session, transaction)) is not None:
+                log.add_detached(state_of(row))
 
 
 @event.listens_for(Session, "after_commit")
@@ -109,19 +125,26 @@ def _forget_earlier_edits(session: Session) -> None:
 @event.listens_for(Session, "do_orm_execute")
 def _remember_all(execution: ORMExecuteState) -> None:
     """Save the values of all rows, before a statement that may change any of them."""
-    statement: Any = getattr(execution.statement, "element", execution.statement)  # Of select().from_statement().
+    statement: Any = _unwrapped(execution.statement)  # Of select().from_statement().
     if isinstance(statement, sa.TextClause):
         changes_no_row = statement.text.lstrip()[:10].upper().startswith(_CHANGES_NO_ROW)
     else:
-        changes_no_row = not statement.is_dml or statement.table.name not in TABLES
+        changes_no_row = not statement.is_dml or _unwrapped(statement.table).name not in TABLES  # Of table.alias().
     if changes_no_row or REMEMBERED.items() <= execution.execution_options.items():
         return
+    _begin(execution.session)
     for transaction in _boundaries(execution.session):
         log = _log(execution.session, transaction)
-        if statement.is_insert:
+        if type(statement) is sa.Insert:  # The subclasses have ON CONFLICT and ON DUPLICATE KEY UPDATE.
             log.assume_any_row_is_inserted()
         else:
             log.assume_any_row_changes(execution.session)
+
+
+def _unwrapped(element: Any) -> Any:
+    while (inner := getattr(element, "element", None)) is not None:
+        element = inner
+    return element
 
 
 @event.listens_for(Session, "after_soft_rollback")
@@ -141,6 +164,11 @@ def _undo_savepoint(session: Session, transaction: SessionTransaction) -> None:
 
 def _has_undo(state: State) -> bool:
     return issubclass(state.class_, (User, Pet))
+
+
+def _begin(session: Session) -> None:
+    if session.autobegin and not session.in_transaction():
+        session.begin()
 
 
 def _remember(session: Session, keys: list[Any]) -> None:

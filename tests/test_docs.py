@@ -221,11 +221,25 @@ def test_the_table_of_speed_has_the_numbers_of_the_chart() -> None:
 PATHS = re.findall(r"`([\w./]+\.(?:py|toml|lock|md|mako|ini)|[\w./]+/)`", text_of([PROJECT / "CONTRIBUTING.md"]))
 
 
+STEPS = re.findall(r"^\d\. .*(?:\n   .*)*", text_of([PROJECT / "CONTRIBUTING.md"]), re.MULTILINE)
+
+
+def named(path: str) -> list[Path]:
+    places = (PROJECT, PROJECT / "sqlmodel_alembic_async", PROJECT / "sqlmodel_alembic_async" / "services")
+    return [place / path for place in places if (place / path).exists()]
+
+
 @pytest.mark.parametrize("path", sorted(set(PATHS)))
 def test_what_the_guide_for_contributors_names_is_there(path: str) -> None:
-    places = (PROJECT, PROJECT / "sqlmodel_alembic_async", PROJECT / "sqlmodel_alembic_async" / "services")
+    assert named(path) != []
 
-    assert any((place / path).exists() for place in places)
+
+@pytest.mark.parametrize("step", [step for step in STEPS if re.search(r"`[\w/]+\.py`", step)])
+def test_a_step_of_the_guide_names_what_its_files_have(step: str) -> None:
+    files = [file for path in re.findall(r"`([\w/]+\.py)`", step) for file in named(path)]
+    text = text_of(files)
+
+    assert [name for name in re.findall(r"`(\w+)`", step) if name not in text] == []
 
 
 def test_the_map_of_the_code_names_every_module_and_folder_at_the_top_of_the_package() -> None:

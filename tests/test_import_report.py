@@ -34,6 +34,14 @@ def test_a_report_counts_with_separators_and_says_that_it_was_a_rehearsal() -> N
     assert str(report) == "1,234 created, 2 updated, 3 unchanged, 0 rejected (dry run: nothing was written)"
 
 
+def test_a_report_warns_of_pets_that_a_second_import_would_create_again() -> None:
+    report = ImportReport(created=2_000, without_key=1_000)
+
+    assert str(report).splitlines()[1:] == [
+        "  1,000 created without external_ref or microchip: another import of this file would create them again"
+    ]
+
+
 def test_twenty_rejections_are_all_shown() -> None:
     lines = str(rejecting(20)).splitlines()
 

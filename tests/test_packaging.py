@@ -40,7 +40,7 @@ ROOMS = {
     "display": {"models"},
     "undo_log": {"models"},
     "undo": {"models", "undo_log"},
-    "driver_errors": {"errors"},
+    "driver_errors": {"errors", "engines.common"},
     "settings": set(),
     "computed_once": set(),
     "engines.common": set(),

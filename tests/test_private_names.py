@@ -22,7 +22,7 @@ from alembic.runtime.environment import EnvironmentContext
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.event.attr import _CompoundListener
 from sqlalchemy.ext.asyncio import AsyncSessionTransaction, create_async_engine
-from sqlalchemy.orm import Session, SessionTransaction, loading
+from sqlalchemy.orm import InstanceState, Session, SessionTransaction, loading
 from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, QueuePool
 from sqlmodel import SQLModel
 
@@ -59,6 +59,7 @@ PRIVATE: dict[str, tuple[Callable[[], bool], str]] = {
     "_update_impl": (has(Session, "_update_impl"), "undo: a deleted row is back after close()"),
     "_is_clean": (has(Session, "_is_clean"), "undo: most sessions have nothing to restore when they close"),
     "_for_update_arg": (has(sa.Select, "_for_update_arg"), "a read-only session locks no rows"),
+    "_expire": (has(InstanceState, "_expire"), "undo: a row that left the session shows nothing that is undone"),
     "_sync_transaction": (has(AsyncSessionTransaction, "_sync_transaction"), "inner savepoints are rolled back first"),
     "_creator": (source("_creator", Pool), "prepare() refuses an engine that makes its connections itself"),
     "_pre_ping": (source("_pre_ping", Pool), "an engine with pool_pre_ping needs no check of idle connections"),
@@ -68,6 +69,10 @@ PRIVATE: dict[str, tuple[Callable[[], bool], str]] = {
         "a failure to connect lets the next task try",
     ),
     "_do_get": (has(QueuePool, "_do_get"), "each event loop has connections of its own"),
+    "_overflow_lock": (
+        source("_overflow_lock", QueuePool),
+        "a child process must not wait for its parent's lock",
+    ),
     "_proxied": (
         lambda: hasattr(sa.create_engine("sqlite://").execution_options(), "_proxied"),
         "the engines of readers and of the writer have pools of their own",

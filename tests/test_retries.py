@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import sqlite3
+import weakref
 from collections.abc import AsyncIterator, Collection
 from typing import Any
 
@@ -374,3 +376,48 @@ async def test_who_is_cancelled_as_its_turn_comes_learns_that(steps: int) -> Non
 
         with pytest.raises(asyncio.CancelledError):
             await second
+
+
+def test_a_database_does_not_keep_an_event_loop_in_which_units_waited_for_each_other() -> None:
+    policy = retries.Retries()
+    attempts = 0
+
+    async def unit() -> None:
+        nonlocal attempts
+        attempts += 1
+        await asyncio.sleep(0.01)
+        if attempts < 6:
+            raise TransactionConflictError("busy")
+
+    async def units() -> "weakref.ref[asyncio.AbstractEventLoop]":
+        await asyncio.gather(*(policy.run(unit, 10) for _ in range(4)))
+        return weakref.ref(asyncio.get_running_loop())
+
+    loop = asyncio.run(units())
+    gc.collect()
+
+    assert loop() is None
+
+
+async def test_while_a_unit_is_repeated_other_attempts_wait_for_their_turn() -> None:
+    policy = retries.Retries()
+    began, goes_on = asyncio.Event(), asyncio.Event()
+    attempts = 0
+
+    async def conflict_once() -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            raise TransactionConflictError
+        began.set()
+        await goes_on.wait()
+
+    first = asyncio.create_task(policy.run(conflict_once, attempts=2))
+    await began.wait()
+    second = asyncio.create_task(policy.run(lambda: asyncio.sleep(0), attempts=1))
+    await asyncio.wait([second], timeout=0.05)
+    assert not second.done()
+    goes_on.set()
+    await asyncio.gather(first, second)
+
+    assert attempts == 2

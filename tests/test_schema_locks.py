@@ -1,12 +1,14 @@
 """Changes of the tables beside other processes, other transactions, and in any isolation level."""
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
+from sqlmodel import SQLModel
 
 from sqlmodel_alembic_async import (
     Database,
@@ -15,6 +17,7 @@ from sqlmodel_alembic_async import (
     TransactionConflictError,
     count_pets,
     migrations,
+    schema,
     schema_locks,
 )
 from sqlmodel_alembic_async.models import TABLES
@@ -27,6 +30,7 @@ from .migrating import (
     create_tables,
     downgrade,
     on_mariadb,
+    on_postgresql,
     on_servers,
     on_sqlite,
     table_names,
@@ -141,9 +145,64 @@ async def test_a_migration_of_a_file_that_can_only_be_read_does_not_wait(empty_u
             await asyncio.wait_for(upgrade(db), 5)
 
 
+@on_sqlite
+async def test_an_error_that_is_no_lock_is_told_at_once(empty_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_IOERR, "SQLITE_IOERR"
+        raise error
+
+    async with Database(empty_url) as db:
+        await ask(db, table_names)
+        monkeypatch.setattr(db.engine.dialect, "do_execute", fail)
+        monkeypatch.setattr(db.engine.dialect, "do_execute_no_params", fail)
+        async with asyncio.timeout(10):
+            with pytest.raises(StorageError):
+                await db.create_tables()
+
+
+@on_postgresql
+async def test_other_versions_of_the_package_take_the_same_lock_on_postgresql(empty_url: URL) -> None:
+    async with Database(empty_url) as db, db.engine.connect() as other:
+        await other.execute(sa.text("SELECT pg_advisory_xact_lock(5904359)"))
+        task = asyncio.create_task(db.create_tables())
+        await asyncio.wait([task], timeout=0.5)
+        assert not task.done()
+        await other.rollback()
+        await task
+
+
+@on_mariadb
+async def test_other_versions_of_the_package_take_the_same_lock_on_mariadb(empty_url: URL) -> None:
+    name = "concat(left(sha1(database()), 16), ':sqlmodel_alembic_async_version')"
+    async with Database(empty_url) as db, db.engine.connect() as other:
+        await other.exec_driver_sql(f"SELECT get_lock({name}, 0)")
+        task = asyncio.create_task(db.create_tables())
+        await asyncio.wait([task], timeout=0.5)
+        assert not task.done()
+        await other.exec_driver_sql(f"SELECT release_lock({name})")
+        await task
+
+
 @on_mariadb
 @pytest.mark.parametrize("work", [upgrade, downgrade, create_tables, lambda db: migrations.current(database=db)])
 async def test_a_url_without_a_database_is_told(empty_url: URL, work: Work) -> None:
     async with Database(empty_url._replace(database=None)) as db:
         with pytest.raises(DatabaseError, match="the database URL names no database"):
             await work(db)
+
+
+@on_mariadb
+async def test_tables_that_could_not_be_dropped_are_not_left_locked(migrated_url: URL) -> None:
+    def drop(connection: sa.Connection) -> None:
+        with schema_locks.alone(connection):
+            schema.drop_if_empty(connection, [SQLModel.metadata.tables[name] for name in TABLES])
+
+    async with Database(migrated_url) as db, db.engine.connect() as connection:
+        await ask(db, lambda other: other.execute(sa.text("CREATE TABLE visit (pet_id INT REFERENCES pet (id))")))
+        with pytest.raises(DatabaseError, match="foreign key"):
+            await connection.run_sync(drop)
+
+        async with asyncio.timeout(5):
+            assert await db.run_transaction(count_pets) == 0
+        await ask(db, lambda other: other.execute(sa.text("DROP TABLE visit")))

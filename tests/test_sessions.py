@@ -7,7 +7,7 @@ import anyio
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import IllegalStateChangeError
+from sqlalchemy.exc import IllegalStateChangeError, ResourceClosedError
 from sqlmodel import select
 
 import sqlmodel_alembic_async as package
@@ -215,3 +215,17 @@ async def test_a_session_gives_its_connection_back_whatever_goes_wrong_in_memory
     async with db.transaction() as other:
         assert await count_pets(other) == 0
         await create_pet(other, PetCreate(name="Max"))
+
+
+@pytest.mark.parametrize("end", ["rollback", "commit"])
+async def test_a_savepoint_that_has_ended_does_not_roll_back_the_one_around_it(db: Database, end: str) -> None:
+    async with db.transaction() as session, session.begin_nested():
+        await create_pet(session, PetCreate(name="Rex"))
+        with pytest.raises(GiveUp):
+            async with session.begin_nested() as inner:
+                await getattr(inner, end)()
+                raise GiveUp
+        with pytest.raises(ResourceClosedError):
+            await inner.rollback()
+
+    assert await names(db) == ["Rex"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import DeclarativeBase, Mapped, make_transient, mapped_column
 from sqlalchemy.orm import Session as SyncSession
@@ -914,3 +915,198 @@ async def test_a_row_whose_id_was_changed_gets_its_id_back(db: Database) -> None
         await session.flush()
 
     assert (pet.id, sa.inspect(pet).identity) == (rex, (rex,))
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+async def test_another_owner_given_outside_of_a_unit_that_is_repeated_is_not_lost(db: Database, flushed: bool) -> None:
+    rex, _, bob = await ids_of(db)
+    async with db.reading() as session:
+        pet, owner = await get_pet(session, rex), await get_user(session, bob, with_pets=True)
+    pet.owner = owner
+    attempts = 0
+
+    async def work(session: AsyncSession) -> None:
+        nonlocal attempts
+        attempts += 1
+        session.add(pet)
+        if flushed:
+            await session.flush()
+        if attempts == 1:
+            raise TransactionConflictError("busy")
+
+    await db.run_transaction(work)
+
+    assert (await stored_pet(db, rex))["owner_id"] == bob
+    assert owner.pets == [pet]
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+async def test_a_pet_given_to_an_owner_outside_of_a_unit_that_is_repeated_is_not_lost(
+    db: Database, flushed: bool
+) -> None:
+    _, ada, _ = await ids_of(db)
+    async with db.reading() as session:
+        owner = await get_user(session, ada, with_pets=True)
+    owner.pets.append(Pet(name="Max"))
+    attempts = 0
+
+    async def work(session: AsyncSession) -> None:
+        nonlocal attempts
+        attempts += 1
+        session.add(owner)
+        if flushed:
+            await session.flush()
+        if attempts == 1:
+            raise TransactionConflictError("busy")
+
+    await db.run_transaction(work)
+
+    async with db.reading() as session:
+        assert [pet.name for pet in (await list_pets(session, owner_id=ada)).items] == ["Max", "Rex"]
+    assert [pet.name for pet in owner.pets] == ["Rex", "Max"]
+
+
+@pytest.mark.parametrize("end", ["savepoint", "rollback", "close"])
+async def test_a_row_that_left_the_session_after_its_change_shows_nothing_that_is_undone(
+    db: Database, end: str
+) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.session() as session:
+        savepoint = await session.begin_nested()
+        pet = await update_pet(session, rex, PetUpdate(name="W"))
+        session.expunge(pet)
+        created = await create_pet(session, PetCreate(name="Lost"))
+        await update_pet(session, created.id, PetUpdate(color="red"))
+        session.expunge(created)
+        await getattr(savepoint if end == "savepoint" else session, "close" if end == "close" else "rollback")()
+
+    assert repr(pet) == f"Pet(id={rex})"
+    assert sa.inspect(pet).detached
+    assert sa.inspect(created).transient
+    async with db.transaction() as session:
+        session.add(pet)
+        pet.color = "blue"
+    assert {name: (await stored_pet(db, rex))[name] for name in ("name", "color")} == {"name": "Rex", "color": "blue"}
+
+
+async def test_a_row_that_left_the_session_before_another_read_it_is_left_alone(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.session() as first, db.session() as second:
+        savepoint = await first.begin_nested()
+        pet = await update_pet(first, rex, PetUpdate(notes="x"))
+        first.expunge(pet)
+        second.add(pet)
+
+        await savepoint.rollback()
+
+        assert pet.notes == "x"
+
+
+async def test_a_row_of_which_a_part_was_loaded_shows_nothing_that_is_undone(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.session() as session:
+        pet = await get_pet(session, rex)
+        session.expire(pet, ["name"])
+        await update_pet(session, rex, PetUpdate(name="W"))
+        session.expunge(pet)
+        await session.rollback()
+
+    assert (pet.version, "name" in pet.__dict__) == (1, False)
+
+
+async def test_a_row_that_a_hosts_listener_edits_during_a_flush_is_put_back(db: Database) -> None:
+    rex, ada, _ = await ids_of(db)
+    async with db.session() as session:
+        pet, owner = await get_pet(session, rex), await get_user(session, ada)
+
+        @sa.event.listens_for(session.sync_session, "before_flush")
+        def touch(*flush: object) -> None:
+            owner.notes = "touched"
+
+        async with rolled_back(session):
+            pet.name = "W"
+            await session.flush()
+        assert (owner.notes, owner.version) == (None, 1)
+        pet.name = "W"
+        await session.flush()
+        assert (owner.notes, owner.version) == ("touched", 2)
+
+    assert (owner.notes, owner.version, pet.name, pet.version) == (None, 1, "Rex", 1)
+
+
+async def test_rows_are_put_back_also_where_the_change_came_after_an_insert(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.session() as session:
+        pet = await get_pet(session, rex)
+        async with rolled_back(session):
+            await create_pets(session, [PetCreate(name="Max")])
+            await session.exec(sa.update(Pet).values(color="red", version=Pet.version + 1))
+        assert (pet.color, pet.version) == (None, 1)
+        await session.commit()
+        async with db.transaction() as other:
+            await update_pet(other, rex, PetUpdate(color="newer"))
+
+        pet.color = "older"
+        with pytest.raises(StaleDataError):
+            await session.commit()
+
+
+UPSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+async def test_rows_are_put_back_after_an_insert_that_changes_rows(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    async with db.session() as session:
+        pet = await get_pet(session, rex)
+        async with rolled_back(session):
+            values = {**pet.model_dump(), "notes": "inserted"}
+            changes = {"notes": "upserted", "version": 2}
+            if db.engine.dialect.name in UPSERTS:
+                insertion: Any = UPSERTS[db.engine.dialect.name](Pet).values(values)
+                insertion = insertion.on_conflict_do_update(index_elements=["id"], set_=changes)
+            else:
+                insertion = mysql.insert(Pet).values(values).on_duplicate_key_update(changes)
+            await session.exec(insertion)
+            assert (await get_pet(session, rex)).notes == "upserted"
+
+        assert (pet.notes, pet.version) == (None, 1)
+
+
+async def test_a_change_of_an_aliased_table_is_undone(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    table = sa.inspect(Pet).local_table.alias("p")
+    async with db.session() as session:
+        pet = await get_pet(session, rex)
+        async with rolled_back(session):
+            await session.exec(sa.update(table).values(name="W", version=table.c.version + 1))
+            assert (await get_pet(session, rex)).name == "W"
+
+        assert (pet.name, pet.version) == ("Rex", 1)
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite", "postgresql"], indirect=True)  # MariaDB has no UPDATE ... RETURNING.
+async def test_a_change_by_a_text_with_columns_is_undone(db: Database) -> None:
+    rex, *_ = await ids_of(db)
+    text = sa.text("UPDATE pet SET name = 'W', version = version + 1 RETURNING id, name, version")
+    query = select(Pet).from_statement(text.columns(col(Pet.id), col(Pet.name), col(Pet.version)))
+    async with db.session() as session:
+        pet = await get_pet(session, rex)
+        async with rolled_back(session):
+            await session.exec(query, execution_options={"populate_existing": True})
+            assert pet.name == "W"
+
+        assert (pet.name, pet.version) == ("Rex", 1)
+
+
+@pytest.mark.parametrize("change", ["insert", "update"])
+async def test_what_the_first_statement_of_a_session_did_is_undone(db: Database, change: str) -> None:
+    await ids_of(db)
+    async with db.session() as session:
+        if change == "insert":
+            await create_pets(session, [PetCreate(name="Lost")])
+        else:
+            await session.exec(sa.update(Pet).values(name="Lost", version=Pet.version + 1))
+        pet = (await list_pets(session, order_by="-id")).items[0]
+        assert pet.name == "Lost"
+
+    assert {"name", "version"} <= sa.inspect(pet).expired_attributes

@@ -56,7 +56,7 @@ def create_engine(url: str | URL, **options: Any) -> AsyncEngine:
     Raises:
         ModuleNotFoundError: The database's driver is not installed.
         TypeError: An option is unknown, does not apply to this database, or is a custom creator on SQLite.
-        ValueError: The URL is not a database URL, or `synchronous` has an unknown value.
+        ValueError: The URL is not a database URL, or a setting of prepare() has a value that is not allowed.
         sqlalchemy.exc.ArgumentError: SQLAlchemy does not know the database or the driver.
         sqlalchemy.exc.InvalidRequestError: The URL names a driver that is not async.
 
@@ -69,13 +69,15 @@ def create_engine(url: str | URL, **options: Any) -> AsyncEngine:
         )
     if driver == "aiosqlite":
         url = sqlite.shared_memory(url)
-    preparations = {name: options.pop(name) for name in ("synchronous",) if name in options}
+    preparations = {name: options.pop(name) for name in ("synchronous", "lock_timeout") if name in options}
     # Parameters contain personal data, which must not appear in logs and error messages.
     defaults = {
         "hide_parameters": True,
         "poolclass": SQLitePool if driver == "aiosqlite" else ReadWritePool,
         "skip_autocommit_rollback": driver != "aiosqlite",
     }
+    if driver == "aiosqlite" and "poolclass" not in options:
+        defaults["pool_timeout"] = sqlite.LOCK_TIMEOUT
     return prepare(create_async_engine(url, **(defaults | options)), **preparations)
 
 
@@ -86,11 +88,13 @@ def prepare(engine: AsyncEngine, **settings: Any) -> AsyncEngine:
 
     Args:
         engine: An async engine. On SQLite, it must be built without `creator` and `async_creator`.
-        settings: SQLite only: `synchronous`, which is "NORMAL", "FULL" (default) or "EXTRA".
+        settings: SQLite only: `synchronous`, which is "NORMAL", "FULL" (default) or "EXTRA"; and `lock_timeout`, the
+            seconds that a writer waits for other writers (default 60).
 
     Raises:
-        TypeError: A setting does not apply to this database, or a SQLite engine has a custom creator.
-        ValueError: `synchronous` has an unknown value.
+        TypeError: A setting does not apply to this database or has the wrong type, or a SQLite engine has a custom
+            creator.
+        ValueError: A setting has a value that is not allowed.
 
     """
     if engine.dialect.driver == "aiosqlite":

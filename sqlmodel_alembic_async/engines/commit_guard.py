@@ -8,7 +8,9 @@ from .connection_info import info_of
 
 # In Connection.info: "transaction" or "savepoint", which is what must be rolled back after a failed statement.
 _FAILED_SCOPE = "sqlmodel_alembic_async_failed_scope"
-_MYSQL_DEADLOCK = 1213  # Also among the conflicts of driver_errors, which this room must not import.
+# InnoDB rolls back the transaction: deadlock, record changed since last read (innodb_snapshot_isolation), full lock
+# table. The first two are also among the conflicts of driver_errors, which this room must not import.
+_INNODB_ROLLED_BACK = (1213, 1020, 1206)
 
 
 def refuse_partial_commits(engine: Engine) -> None:
@@ -16,16 +18,16 @@ def refuse_partial_commits(engine: Engine) -> None:
 
     PostgreSQL aborts the transaction when a statement fails, and answers COMMIT with a ROLLBACK but without an error.
     ROLLBACK TO SAVEPOINT makes the transaction usable again. MariaDB and MySQL roll back the whole transaction and its
-    savepoints in a deadlock; the next statement begins a new one. SQLite may roll back the whole transaction when the
-    disk is full or fails.
+    savepoints after a deadlock and some other errors; the next statement begins a new one. SQLite may roll back the
+    whole transaction when the disk is full or fails.
     """
     aborts_on_error = engine.dialect.name == "postgresql"
 
     def note_failure(context: ExceptionContext) -> None:
         if context.connection is None or context.is_disconnect or context.connection.invalidated:
             return
-        is_deadlock = context.original_exception.args[:1] == (_MYSQL_DEADLOCK,)
-        if is_deadlock or _has_lost_transaction(context.connection):
+        was_rolled_back = any(context.original_exception.args[:1] == (code,) for code in _INNODB_ROLLED_BACK)
+        if was_rolled_back or _has_lost_transaction(context.connection):
             info_of(context.connection)[_FAILED_SCOPE] = "transaction"
         elif aborts_on_error:
             info_of(context.connection).setdefault(_FAILED_SCOPE, "savepoint")

@@ -151,7 +151,9 @@ class LoopPool(AsyncAdaptedQueuePool):
                     terminate(driver)
         os.close(null)
         self._pool = self._shares[None].idle
-        self._replace_first_connection_lock()  # Another thread of the parent may have held it.
+        # Another thread of the parent may have held these locks.
+        self._replace_first_connection_lock()
+        self._overflow_lock = threading.Lock()
 
 
 class _FirstConnectionLock:

@@ -1,9 +1,10 @@
-"""Connection pools with subpools: one for readers and one for writers."""
+"""Connection pools with subpools: one for readers, and on SQLite one for writers."""
 
-from typing import Any
+from typing import Any, Self, cast
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine.base import OptionEngine
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -12,8 +13,12 @@ from .loop_pool import LoopPool
 IS_READER = "sqlmodel_alembic_async_is_reader"  # In Connection.info: the connection belongs to the reader pool.
 
 
+class WriterTimeoutError(PoolTimeoutError):
+    """On SQLite, other transactions of this process were still writing when the time was over."""
+
+
 class ReadWritePool(LoopPool):
-    """The pool of plain sessions, with two subpools: `reader`, and `writer`, which has a single connection."""
+    """The pool of plain sessions and transactions, with the subpool `reader`."""
 
     def __init__(self, creator: Any, **options: Any) -> None:
         super().__init__(creator, **options)
@@ -22,26 +27,54 @@ class ReadWritePool(LoopPool):
             record.info[IS_READER] = True
             return self._invoke_creator(record)
 
-        self.reader = self._new_subpool(create_reader, **options)
-        self.writer = self._new_subpool(creator, **options | {"pool_size": 1, "max_overflow": 0})
+        self.reader = LoopPool(create_reader, **options)
+        self._adopt(self.reader)
 
-    def _new_subpool(self, creator: Any, **options: Any) -> LoopPool:
-        subpool = LoopPool(creator, **options)
+    def _adopt(self, subpool: LoopPool) -> None:
         subpool.connections_outlive_loops = self.connections_outlive_loops
         subpool.dispatch = self.dispatch  # Listeners of the engine's pool also receive the subpools' events.
-        return subpool
 
     def dispose(self) -> None:
         """Close all idle connections of the pool and of its subpools."""
         super().dispose()
         self.reader.dispose()
-        self.writer.dispose()
 
 
 class SQLitePool(ReadWritePool):
-    """A ReadWritePool for SQLite, where each connection has its own thread and works in any event loop."""
+    """A ReadWritePool for SQLite, where each connection has its own thread and works in any event loop.
+
+    Its subpool `writer` has a single connection. The transactions that write wait for it in a FIFO queue.
+    """
 
     connections_outlive_loops = True
+
+    def __init__(self, creator: Any, **options: Any) -> None:
+        super().__init__(creator, **options)
+        self.writer = _WriterPool(creator, **options | {"pool_size": 1, "max_overflow": 0})
+        self._adopt(self.writer)
+
+    def set_lock_timeout(self, seconds: float) -> None:
+        """Set how many seconds a transaction waits for the writer."""
+        self.writer._timeout = seconds
+
+    def recreate(self) -> Self:
+        """Return a new pool with the same settings."""
+        pool = cast(Self, super().recreate())
+        pool.set_lock_timeout(self.writer.timeout())
+        return pool
+
+    def dispose(self) -> None:
+        """Close all idle connections of the pool and of its subpools."""
+        super().dispose()
+        self.writer.dispose()
+
+
+class _WriterPool(LoopPool):
+    def _do_get(self) -> Any:
+        try:
+            return super()._do_get()
+        except PoolTimeoutError:
+            raise WriterTimeoutError from None
 
 
 def use_subpool(engine: AsyncEngine, name: str, **options: Any) -> AsyncEngine:
@@ -49,7 +82,7 @@ def use_subpool(engine: AsyncEngine, name: str, **options: Any) -> AsyncEngine:
 
     Args:
         engine: The engine; if its pool has no subpools, the result uses that pool.
-        name: "reader" or "writer".
+        name: "reader", or "writer" on SQLite.
         options: Execution options of the result.
 
     """

@@ -1,5 +1,7 @@
 """A COMMIT that would not commit the whole transaction is refused."""
 
+from contextlib import nullcontext
+
 import pytest
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import URL
@@ -12,12 +14,16 @@ from sqlmodel_alembic_async import (
     DatabaseError,
     DatabaseUnavailableError,
     PetCreate,
+    PetUpdate,
     count_pets,
     create_pet,
+    list_pets,
+    update_pet,
 )
 from sqlmodel_alembic_async.engines import BEGIN
 
 on_postgresql = pytest.mark.parametrize("engine_name", ["postgresql"], indirect=True)
+on_mariadb = pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)
 on_sqlite = pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
 
 
@@ -101,3 +107,45 @@ async def test_a_connection_that_is_closed_under_a_statement_is_lost_and_not_a_f
         await session.rollback()
 
         assert await count_pets(session) == 0
+
+
+@on_mariadb
+@pytest.mark.parametrize("in_savepoint", [True, False])
+async def test_a_transaction_that_mariadb_ended_because_a_row_changed_is_not_committed_by_half(
+    db: Database, in_savepoint: bool
+) -> None:
+    async with db.transaction() as session:
+        pet_id = (await create_pet(session, PetCreate(name="Rex"))).id
+    change = text("UPDATE pet SET color = 'older'")
+
+    async with db.session() as session:
+        await session.exec(text("SET SESSION innodb_snapshot_isolation = ON"))
+        await session.commit()
+        await create_pet(session, PetCreate(name="Lost"))
+        await count_pets(session)  # This makes the snapshot.
+        async with db.transaction() as other:
+            await update_pet(other, pet_id, PetUpdate(color="newer"))
+        with pytest.raises(DBAPIError) as caught:
+            async with session.begin_nested() if in_savepoint else nullcontext():
+                await session.exec(change)
+        assert caught.value.driver_exception.args[0] == 1020 or in_savepoint
+        await session.exec(text("UPDATE pet SET notes = 'half'"))
+        with pytest.raises(PendingRollbackError):
+            await session.commit()
+        await session.rollback()
+        await session.exec(text("SET SESSION innodb_snapshot_isolation = DEFAULT"))
+
+    async with db.reading() as session:
+        assert [(pet.name, pet.color, pet.notes) for pet in (await list_pets(session)).items] == [
+            ("Rex", "newer", None)
+        ]
+
+
+@on_mariadb
+async def test_a_transaction_that_mariadb_ended_because_its_lock_table_is_full_is_not_committed(db: Database) -> None:
+    async with db.session() as session:
+        await create_pet(session, PetCreate(name="Lost"))
+        with pytest.raises(DBAPIError):
+            await session.exec(text("BEGIN NOT ATOMIC SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1206; END"))
+        with pytest.raises(PendingRollbackError):
+            await session.commit()

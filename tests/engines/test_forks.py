@@ -55,6 +55,26 @@ asyncio.run(main())
     assert run_program(program, migrated_url) == "exit code 0\n"
 
 
+def test_a_process_that_is_forked_while_a_thread_counts_its_connections_connects(migrated_url: URL) -> None:
+    program = """
+import asyncio, sys
+from sqlmodel_alembic_async import Database
+from tests.stress.forks import ended, forked, work
+
+db = Database(sys.argv[1])
+
+async def main():
+    pools = {db.engine.pool, db.engine.pool.reader, db.engine.pool.writer}
+    for pool in pools:
+        pool._overflow_lock.acquire()
+    print("exit code", await ended(forked(lambda: asyncio.run(work(db)))))
+
+asyncio.run(main())
+"""
+
+    assert run_program(program, migrated_url) == "exit code 0\n"
+
+
 @on_servers
 def test_a_transaction_outlives_a_process_that_is_forked_in_it(migrated_url: URL) -> None:
     program = """

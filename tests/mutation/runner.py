@@ -28,6 +28,7 @@ _NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "dist", 
 # What one mutant may cost, in seconds of tests without it: first in the few files that its module matters most to, of
 # which not all others need be imported, then elsewhere.
 _NEAR_FILES = 3
+_OWN_SECONDS = 60.0
 _NEAR_SECONDS = 15.0
 _FAR_SECONDS = 30.0
 _BY_NAME_SECONDS = 300.0  # In files that are chosen by their names only.
@@ -180,7 +181,10 @@ class Map:
             return [near, self._fastest(others.difference(near), _FAR_SECONDS)]
         near_files = self._nearest_files(module, names)
         near = self._fastest((name for name in names if _file_of(name) in near_files), _NEAR_SECONDS)
-        return [near, self._fastest((names | others).difference(near), _FAR_SECONDS)]
+        # Then the rest of its own file, seen to run the line or not: it may start programs that run it.
+        rest = {name for name in self.tests if _file_of(name) == self._mirror(module)}.difference(near)
+        own = self._fastest(rest, _OWN_SECONDS)
+        return [near, own, self._fastest((names | others).difference(near, own), _FAR_SECONDS)]
 
     def _nearest_files(self, module: str, names: set[str]) -> set[str]:
         """Return the files whose tests run most lines of the module among all that they run."""
@@ -194,15 +198,19 @@ class Map:
     def _files_by_name(self, module: str) -> set[str]:
         """Return the files whose paths are most like the module's."""
         files = sorted(set(map(_file_of, self.tests)))
-        package, *path = PurePath(module).with_suffix("").parts
-        if patterns := _FILES_BY_HAND.get(package):
+        if patterns := _FILES_BY_HAND.get(PurePath(module).parts[0]):
             return {file for file in files if any(map(PurePath(file).match, patterns))}
+        wanted = self._mirror(module)
+        likeness = {file: SequenceMatcher(None, file, wanted).ratio() for file in files}
+        return set(sorted(files, key=lambda file: (-likeness[file], file))[:_NEAR_FILES])
+
+    def _mirror(self, module: str) -> str:
+        """Return the test file of the module's name, whether it exists or not."""
+        package, *path = PurePath(module).with_suffix("").parts
         name = path.pop()
         if name == "__init__":  # Its tests have the name of its folder.
             name = path[-1] if path else package
-        wanted = "/".join(("tests", *path, f"test_{name}.py"))
-        likeness = {file: SequenceMatcher(None, file, wanted).ratio() for file in files}
-        return set(sorted(files, key=lambda file: (-likeness[file], file))[:_NEAR_FILES])
+        return "/".join(("tests", *path, f"test_{name}.py"))
 
     def _fastest(self, names: Iterable[str], limit: float) -> list[str]:
         chosen, seconds = [], 0.0

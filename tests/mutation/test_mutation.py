@@ -78,7 +78,8 @@ def test_a_mutant_without_end_is_timed_out(tree: Path, monkeypatch: pytest.Monke
         monkeypatch.setattr(runner, "_START", 2.0)
         result = runner.judge(copies, known, "tiny/__init__.py", endless)
 
-    assert known.tests_of("tiny/__init__.py", endless) == [["tests/test_tiny.py::test_a_count_ends"], []]
+    own = [["tests/test_tiny.py::test_a_count_ends"], ["tests/test_tiny.py::test_a_number_may_be_small"]]
+    assert known.tests_of("tiny/__init__.py", endless) == [*own, []]
     assert result.verdict == "timed out"
 
 

@@ -40,10 +40,16 @@ def connect(database: str, *, timeout: float = 5.0, **options: Any) -> "Connecti
     """
     refuse_inherited(database)
     # A cursor is created in the event loop's thread, and used in the connection's thread.
-    options |= {"timeout": min(timeout, _WAIT_PER_ATTEMPT), "check_same_thread": False}
+    options |= {"timeout": min(timeout, _WAIT_PER_ATTEMPT), "check_same_thread": False, "factory": _DriverConnection}
     connection = Connection(lambda: sqlite3.connect(database, **options), lock_timeout=timeout)
     register(connection, database)
     return connection
+
+
+class _DriverConnection(sqlite3.Connection):
+    def __del__(self) -> None:
+        """Close it without the ResourceWarning of Python 3.13: see Connection.__del__."""
+        self.close()
 
 
 class Connection(aiosqlite.Connection):

@@ -1,9 +1,11 @@
 """Prepare engines of SQLite: connection settings, transactions, the file's permissions, in-memory databases."""
 
 import contextlib
+import math
 import os
 import secrets
 import sqlite3
+from functools import partial
 from typing import Any, Literal, get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -13,10 +15,10 @@ from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..begin_mode import begin_mode
-from ..pools import IS_READER
+from ..pools import IS_READER, SQLitePool
 from .connection import connect
 
-BUSY_TIMEOUT = 10.0  # Seconds that a statement waits for a lock of another connection.
+LOCK_TIMEOUT = 60.0  # Seconds.
 
 # After a power failure, NORMAL may lose the last commits. FULL and EXTRA lose no commit. None corrupts the file.
 Synchronous = Literal["NORMAL", "FULL", "EXTRA"]
@@ -41,22 +43,26 @@ def shared_memory(url: URL) -> URL:
     return url.set(database=f"file:/{secrets.token_hex(8)}").update_query_dict({"vfs": "memdb", "uri": "true"})
 
 
-def prepare(engine: Engine, synchronous: Synchronous = "FULL") -> None:
+def prepare(engine: Engine, synchronous: Synchronous = "FULL", lock_timeout: float | None = None) -> None:
     """Prepare an engine before it connects: this package's connection class, its settings, and explicit BEGIN.
 
     Args:
         engine: An engine without a custom creator.
         synchronous: The value of PRAGMA synchronous.
+        lock_timeout: Seconds that a writer waits for other transactions: those of this process, if the engine has a
+            SQLitePool, and those of other processes. None is LOCK_TIMEOUT, or the pool_timeout of the engine.
 
     Raises:
-        TypeError: The engine has a custom creator.
-        ValueError: `synchronous` has an unknown value.
+        TypeError: The engine has a custom creator, or `lock_timeout` is not a number.
+        ValueError: `synchronous` has an unknown value, or `lock_timeout` is negative or not finite.
 
     """
     if synchronous not in get_args(Synchronous):
         raise ValueError(f"synchronous must be one of {', '.join(get_args(Synchronous))}")
     if engine.pool._creator.__module__ != _SQLALCHEMY_CREATOR_MODULE:
         raise TypeError("a custom creator cannot be prepared: build the engine without creator or async_creator")
+    if lock_timeout is not None:
+        _set_lock_timeout(engine, lock_timeout)
     settings = _SETTINGS.format(synchronous=synchronous)
 
     def configure(connection: Any, record: ConnectionPoolEntry) -> None:
@@ -65,7 +71,7 @@ def prepare(engine: Engine, synchronous: Synchronous = "FULL") -> None:
 
     if engine.url.query.get("vfs") == "memdb":
         _keep_alive(engine)
-    event.listen(engine, "do_connect", _use_own_connection_class)
+    event.listen(engine, "do_connect", partial(_use_own_connection_class, lock_timeout))
     event.listen(engine, "connect", configure)
     event.listen(engine, "begin", _store_begin_mode)
     # SQLAlchemy has no event that can replace the BEGIN of the driver connection.
@@ -73,9 +79,20 @@ def prepare(engine: Engine, synchronous: Synchronous = "FULL") -> None:
     dialect.do_begin = _begin
 
 
-def _use_own_connection_class(dialect: object, record: object, args: list[Any], options: dict[str, Any]) -> None:
+def _set_lock_timeout(engine: Engine, seconds: float) -> None:
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        raise TypeError("lock_timeout must be a number of seconds")
+    if not 0 <= seconds < math.inf:
+        raise ValueError("lock_timeout must be 0 or more seconds, and finite")
+    if isinstance(engine.pool, SQLitePool):
+        engine.pool.set_lock_timeout(seconds)
+
+
+def _use_own_connection_class(
+    lock_timeout: float | None, dialect: object, record: object, args: list[Any], options: dict[str, Any]
+) -> None:
     options["async_creator_fn"] = connect
-    options.setdefault("timeout", BUSY_TIMEOUT)
+    options.setdefault("timeout", LOCK_TIMEOUT if lock_timeout is None else lock_timeout)
     if (path := _new_file(args[0], options)) is not None:
         # SQLite would create the file, and its -wal and -shm files, readable by all users. O_EXCL: an existing file
         # must not be opened, because closing it would release all locks of this process on it.

@@ -99,6 +99,7 @@ class BatchImport:
         elif row.pet_values:
             values = stamped(values)
             outcome = "created"
+            self._file.report.without_key += not row.pet_keys
         else:
             values = {}
         self._file.report.count(outcome)

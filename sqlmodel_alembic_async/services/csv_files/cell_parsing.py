@@ -1,6 +1,7 @@
 """Parse the cells of a row into values, or give the reason why a cell is rejected."""
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import date, datetime
@@ -102,7 +103,12 @@ class CellReader:
         if self._date_format is None:
             raise ValueError("must be a date like 2026-01-31: pass date_format to accept another format")
         try:
-            return datetime.strptime(text, self._date_format).date()
+            parsed = time.strptime(text, self._date_format)
+            found = date(*parsed[:3])
+            # strptime takes the 366th day of 2021 for a day of 2022. With a week of ISO 8601, its tm_yday is wrong.
+            if parsed.tm_yday != found.timetuple().tm_yday and "%V" not in self._date_format:
+                raise ValueError
+            return found
         except ValueError:
             iso = "like 2026-01-31, or " if self._accepts_iso else ""
             raise ValueError(f"must be a date {iso}in the format {self._date_format}") from None
@@ -110,15 +116,19 @@ class CellReader:
 
 def checked_date_format(date_format: str | None) -> str | None:
     """Return the format; raise ValueError if it does not contain day, month and year."""
-    if date_format is not None:
-        for day in _SAMPLE_DATES:
-            try:
-                parsed = datetime.strptime(day.strftime(date_format), date_format).date()
-            except ValueError:
-                parsed = None
-            if parsed != day:
-                raise ValueError('date_format must be a strptime format with day, month and year, like "%d.%m.%Y"')
+    if date_format is not None and not all(_is_complete(date_format, day) for day in _SAMPLE_DATES):
+        raise ValueError('date_format must be a strptime format with day, month and year, like "%d.%m.%Y"')
     return date_format
+
+
+def _is_complete(date_format: str, day: date) -> bool:
+    text = day.strftime(date_format)
+    if text == day.replace(year=day.year + 1).strftime(date_format):
+        return False  # strptime warns of a format without a year.
+    try:
+        return datetime.strptime(text, date_format).date() == day
+    except ValueError:
+        return False
 
 
 def _misreads_iso(date_format: str | None) -> bool:

@@ -1,9 +1,11 @@
 """CSV files: their columns, their delimiter, and the rows in them."""
 
+import asyncio
 import csv
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from itertools import chain, islice
 from typing import TextIO
 
@@ -24,6 +26,8 @@ NumberedRow = tuple[int, int, list[str]]
 _DELIMITERS = ",;\t"
 _BATCH_CHARACTERS = 1_000_000  # At most so many begin a further row of a batch; cells count as one each.
 _MAX_CELL_LENGTH = 4 * NOTES_LENGTH  # Blanks and combining characters may make a cell longer than its value.
+_MAX_SUGGESTIONS = 20  # A header may have very many unknown columns.
+_UNKNOWN = "unknown column{}: map it to a field in `columns`, or to None to ignore it"
 _NO_HEADER = "no header: the line is blank, the file is empty, or was read to its end (a pipe can be read only once)"
 
 
@@ -40,24 +44,24 @@ class CSVFile:
         self._columns = [index for index, _ in used]
         self._headers = {field: (header[index], place) for place, (index, field) in enumerate(used)}
 
-    def batches(self) -> Iterator[list[NumberedRow]]:
+    async def batches(self) -> AsyncIterator[list[NumberedRow]]:
         """Yield all rows that are not blank, in batches; each call starts at the first row."""
         rows = islice(self._rows(), 1, None)
-        while True:
+        has_ended = False
+        while not has_ended:
             with _raised_field_limit:
                 batch, has_ended = self._read_batch(rows)
+            await asyncio.sleep(0)  # All lines may be blank.
             if batch:
                 yield batch
-            if has_ended:
-                return
 
     def _read_batch(self, rows: Iterator[tuple[int, list[str]]]) -> tuple[list[NumberedRow], bool]:
         batch: list[NumberedRow] = []
         size = 0
         for number, (line, cells) in enumerate(rows, 1):
+            width = len(cells)
+            size += width + sum(map(len, cells))
             if any(map(str.strip, cells)):
-                width = len(cells)
-                size += width + sum(map(len, cells))
                 kept = [cells[index] for index in self._columns] if width == self.width else []
                 batch.append((line, width, kept))
             if number >= BATCH_SIZE or size >= _BATCH_CHARACTERS:
@@ -114,7 +118,8 @@ def _fields(header: Sequence[str], columns: Mapping[str, str | None]) -> list[st
     for name in header:
         field = columns.get(name, name)
         if field is not None and field not in COLUMNS:
-            report.reject(1, name, None, "unknown column: map it to a field in `columns`, or to None to ignore it")
+            near = _nearest(field) if len(report.rejections) < _MAX_SUGGESTIONS else ""
+            report.reject(1, name, None, _unknown_field(field, near) if name in columns else _UNKNOWN.format(near))
         elif field is not None and field in seen:
             report.reject(1, name, None, f"second column for {field}: map only one column to it")
         elif times[name] > 1:
@@ -130,6 +135,15 @@ def _fields(header: Sequence[str], columns: Mapping[str, str | None]) -> list[st
     if report.rejections:
         raise ImportRejectedError(report)
     return fields
+
+
+def _unknown_field(field: str, near: str) -> str:
+    return f"mapped to {field!r}, which is not a field{near}: map it to one of {', '.join(COLUMNS)}"
+
+
+def _nearest(name: str) -> str:
+    near = get_close_matches(name.lower().replace(" ", "_"), COLUMNS, n=1) if len(name) < 100 else []
+    return f" (similar to {near[0]})" if near else ""
 
 
 def unreadable(line: int, error: UnicodeDecodeError | EOFError) -> ImportRejectedError:

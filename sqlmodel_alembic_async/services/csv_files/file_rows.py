@@ -1,6 +1,6 @@
 """The rows of a file: their values, their keys, and the reasons why they are rejected."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
@@ -66,12 +66,12 @@ class ImportedFile:
         key_fields = {*PET_KEYS, *(OWNER + name for name in OWNER_KEYS)}
         if not count_rows and not key_fields.intersection(self._file.fields):
             return
-        for batch in self.batches():
+        async for batch in self.batches():
             await mapped(self._index_row, batch)
             self.key_index.row_count += len(batch)
         await self.key_index.build()
 
-    def batches(self) -> Iterator[list[NumberedRow]]:
+    def batches(self) -> AsyncIterator[list[NumberedRow]]:
         """Yield all rows that are not blank, in batches; each call starts at the first row."""
         return self._file.batches()
 

@@ -84,7 +84,7 @@ async def _import(
     with _progress_callback(progress, file.key_index.row_count) as show_progress:
         async with savepoint(session) as transaction:
             await find_keyless_owners(session, file)
-            for batch in file.batches():
+            async for batch in file.batches():
                 await work.import_rows(await file.read(batch))
                 show_progress(file.report.rows)
             if file.report.rejected and not keep_going:

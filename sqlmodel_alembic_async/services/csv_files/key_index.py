@@ -21,7 +21,7 @@ from ..statements.threads import finish_in_thread
 
 _TABLES = """
     CREATE TABLE pet_key (key TEXT, line INT);
-    CREATE TABLE owner_key (key TEXT, owner TEXT, line INT, PRIMARY KEY (key, owner)) WITHOUT ROWID;
+    CREATE TABLE owner_key (key TEXT, owner TEXT, line INT);
     CREATE TABLE repeated_pet_key (key TEXT, line INT, PRIMARY KEY (key, line)) WITHOUT ROWID;
     CREATE TABLE merged_owner (key TEXT PRIMARY KEY, owner TEXT, contradiction TEXT) WITHOUT ROWID;
     CREATE TABLE keyless_row (owner TEXT, line INT, name TEXT, value TEXT);
@@ -36,12 +36,18 @@ _INSERT_REPEATED_PET_KEYS = """
     INSERT INTO repeated_pet_key SELECT key, line FROM pet_key
     WHERE key IN (SELECT key FROM pet_key GROUP BY key HAVING count(*) > 1)
 """
+# The lines of a repeated key of a pet are rejected, and must not add anything to other lines.
 _REPEATED_OWNER_KEYS = """
-    SELECT key, owner, line FROM owner_key
-    WHERE key IN (SELECT key FROM owner_key GROUP BY key HAVING count(*) > 1) ORDER BY key, line
+    WITH owner_of_key AS MATERIALIZED (
+        SELECT key, owner, min(line) AS line FROM owner_key
+        WHERE line NOT IN (SELECT line FROM repeated_pet_key) GROUP BY key, owner
+    )
+    SELECT key, owner, line FROM owner_of_key
+    WHERE key IN (SELECT key FROM owner_of_key GROUP BY key HAVING count(*) > 1) ORDER BY key, line
 """
 _INSERT_KEYLESS_OWNER_PETS = """
-    INSERT INTO keyless_owner_pet SELECT owner, name, value FROM keyless_row WHERE name IS NOT NULL
+    INSERT INTO keyless_owner_pet SELECT owner, name, value FROM keyless_row
+    WHERE name IS NOT NULL AND line NOT IN (SELECT line FROM repeated_pet_key)
     AND owner IN (SELECT owner FROM keyless_row GROUP BY owner HAVING min(line) < max(line)) ORDER BY line
 """
 
@@ -51,6 +57,7 @@ Key = tuple[str, str]  # The name of a unique column, and a value of it.
 Contradiction = tuple[str, int, int]  # A field, and two lines that give different values for it.
 
 _BUFFER_SIZE = 1000  # Keys that are inserted together.
+_BUFFER_CHARACTERS = 1_000_000  # Of owners; at most so many wait for one more owner.
 
 
 @contextmanager
@@ -82,6 +89,7 @@ class KeyIndex:
         self._new_pet_keys: list[tuple[str, int]] = []
         self._new_owner_keys: list[tuple[str, str, int]] = []
         self._new_keyless_rows: list[tuple[str, int, str | None, str | None]] = []
+        self._new_characters = 0
 
     def __enter__(self) -> Self:
         try:
@@ -99,24 +107,26 @@ class KeyIndex:
     def add_row(self, line: int, pet_keys: Sequence[Key], owner_keys: Sequence[Key], owner: Mapping[str, str]) -> None:
         """Add the keys of a row and the values of its owner."""
         self._new_pet_keys += ((_key_text(key), line) for key in pet_keys)
+        text = owner_text(owner) if owner else ""
         if owner_keys:
-            text = owner_text(owner)
             self._new_owner_keys += ((_key_text(key), text, line) for key in owner_keys)
         elif owner:
-            text = owner_text(owner)
             keys: Sequence[tuple[str | None, str | None]] = pet_keys or [(None, None)]
             self._new_keyless_rows += ((text, line, *key) for key in keys)
-        if len(self._new_pet_keys) + len(self._new_owner_keys) + len(self._new_keyless_rows) >= _BUFFER_SIZE:
+        self._new_characters += len(text)
+        size = len(self._new_pet_keys) + len(self._new_owner_keys) + len(self._new_keyless_rows)
+        if size >= _BUFFER_SIZE or self._new_characters >= _BUFFER_CHARACTERS:
             self._insert_new_keys()
 
     def _insert_new_keys(self) -> None:
         with temporary_storage_errors():
             self._database.executemany("INSERT INTO pet_key VALUES (?, ?)", self._new_pet_keys)
-            self._database.executemany("INSERT OR IGNORE INTO owner_key VALUES (?, ?, ?)", self._new_owner_keys)
+            self._database.executemany("INSERT INTO owner_key VALUES (?, ?, ?)", self._new_owner_keys)
             self._database.executemany("INSERT INTO keyless_row VALUES (?, ?, ?, ?)", self._new_keyless_rows)
         self._new_pet_keys.clear()
         self._new_owner_keys.clear()
         self._new_keyless_rows.clear()
+        self._new_characters = 0
 
     async def build(self) -> None:
         """Find the keys that several rows have; on a thread, because a million keys take seconds to sort."""

@@ -53,13 +53,13 @@ async def find_owners(session: AsyncSession, file: ImportedFile, rows: Iterable[
         with file.rejecting(row, OWNER):
             if row.owner_keys:
                 match = file.find_stored(row, row.owner_keys, stored, OWNER)
+                _check_transfer(file, row, match)
                 row.owner = _keyed_owner(file, row, match, owners)
             elif row.stored is not None and row.stored["owner_id"] in owners_of_pets:
-                row.owner = _owner_of_pet(file, row, owners_of_pets[row.stored["owner_id"]])
+                row.owner = _owner_of_pet(file, row, owners_of_pets[row.stored["owner_id"]], owners)
             else:
                 row.owner = _keyless_owner(file, row, owners)
-        if row.owner is not None and row.stored is not None:
-            _check_transfer(file, row, row.stored, row.owner)
+                _check_transfer(file, row, row.owner.stored)
 
     await mapped(find, with_owner)
 
@@ -69,12 +69,14 @@ def _keyed_owner(
 ) -> ImportedOwner:
     names: list[Any] = [*row.owner_keys, *([stored["id"]] if stored else [])]
     if stored is None:
-        owner = owners.get(names[0]) or ImportedOwner(valid_values(UserCreate, row.owner_values), is_new=True)
+        # Validate each row: the key index leaves out the values of an invalid row when it merges the others.
+        values = valid_values(UserCreate, row.owner_values)
+        owner = owners.get(names[0]) or ImportedOwner(values, is_new=True)
     else:
         owner = owners.get(stored["id"]) or ImportedOwner({}, dict(stored))
         values = non_blank_values(UserUpdate.model_validate(row.owner_values))
         # The key index has merged the rows that share a key. Only a row without one of the stored keys can differ.
-        if any(stored[name] not in (None, values.get(name)) for name in OWNER_KEYS):
+        if not row.rejected_fields and any(stored[name] not in (None, values.get(name)) for name in OWNER_KEYS):
             for name in file.key_index.add_owner_values(stored["id"], values):
                 file.reject(row, OWNER + name, "differs from another line of the same owner: give one value on both")
         if not row.rejected_fields:
@@ -83,8 +85,12 @@ def _keyed_owner(
     return owner
 
 
-def _owner_of_pet(file: ImportedFile, row: ImportedRow, stored: dict[str, Any]) -> ImportedOwner:
-    if _differs(row.owner_values, stored):
+def _owner_of_pet(
+    file: ImportedFile, row: ImportedRow, stored: dict[str, Any], owners: Mapping[Any, ImportedOwner]
+) -> ImportedOwner:
+    # An earlier line of the batch may have changed the owner. The changes of earlier batches are stored.
+    changed = owners[stored["id"]].values if stored["id"] in owners else {}
+    if _differs(row.owner_values, {**stored, **changed}):
         reason = "the owner differs from the pet's stored owner: add owner_external_ref or owner_email to identify it"
         file.reject(row, None, reason)
     return ImportedOwner({}, stored)
@@ -104,8 +110,9 @@ def _keyless_owner(file: ImportedFile, row: ImportedRow, owners: dict[Any, Impor
     return owners[text]
 
 
-def _check_transfer(file: ImportedFile, row: ImportedRow, pet: dict[str, Any], owner: ImportedOwner) -> None:
-    if owner.stored is None or owner.stored["id"] != pet["owner_id"]:
+def _check_transfer(file: ImportedFile, row: ImportedRow, owner: Mapping[str, Any] | None) -> None:
+    pet = row.stored
+    if pet is not None and (owner is None or owner["id"] != pet["owner_id"]):
         if pet["status"] == "deceased":
             file.reject(row, None, "a deceased pet cannot be transferred: give its stored owner, or none")
         row.pet_values.setdefault("acquired_on", None)  # The stored day is the previous owner's.

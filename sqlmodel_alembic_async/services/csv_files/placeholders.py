@@ -11,6 +11,8 @@ from ...fields import fold
 
 MARK = "'"
 
+_LONGEST = 1000  # Characters; a longer text is too long for every field that has placeholders.
+
 # Some spreadsheets also run a formula that begins with a full-width sign.
 _FORMULA = re.compile(r"[=+\-@\t\r＝＋－＠]")  # noqa: RUF001  # the full-width signs are meant
 _PLACEHOLDERS = {
@@ -36,7 +38,9 @@ def unescaped(field: str, cell: str) -> str:
 
 def is_placeholder(text: str) -> bool:
     """Tell whether a text stands for a missing value: a word such as "unknown", or only digits and punctuation."""
-    return _is_short_placeholder(text) if len(text) <= _MAX_PLACEHOLDER_LENGTH else _has_no_word(text)
+    if len(text) <= _MAX_PLACEHOLDER_LENGTH:
+        return _is_short_placeholder(text)
+    return len(text) <= _LONGEST and _has_no_word(text)
 
 
 @lru_cache(maxsize=10_000)  # Names and breeds repeat often.

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import InvalidRequestError, PendingRollbackError, SQLAlchemyError
-from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
+from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin, configure_mappers
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
@@ -31,6 +31,7 @@ async def statement(session: AsyncSession) -> AsyncIterator[None]:
         except PendingRollbackError:
             raise
         except InvalidRequestError as error:
+            configure_mappers()  # If the application's models are wrong, raise the error that says so.
             raise DatabaseError(
                 "the session is closed or in use by another task: give each task an open session of its own"
             ) from cause_of(error)

@@ -84,11 +84,11 @@ async def delete(session: AsyncSession, model: type[Row], row_id: int, *conditio
     """Delete one row if it matches the conditions, which may use the parameter `row_id`; tell whether one did."""
     if not is_id(row_id):
         return False
-    held = session.sync_session.identity_map.get(identity_key(model, row_id))
-    # A row that the session holds must be removed from it, which needs an ORM statement.
-    deletion = prebuilt.deletion(sa.inspect(model).local_table if held is None else model, *conditions)
     options = {"synchronize_session": "fetch", **REMEMBERED}
     async with statement(session):
+        held = session.sync_session.identity_map.get(identity_key(model, row_id))
+        # A row that the session holds must be removed from it, which needs an ORM statement.
+        deletion = prebuilt.deletion(sa.inspect(model).local_table if held is None else model, *conditions)
         return bool((await session.exec(deletion, params={"row_id": row_id}, execution_options=options)).rowcount)
 
 

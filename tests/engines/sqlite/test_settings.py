@@ -1,11 +1,13 @@
 """All that is SQLite's own."""
 
 import asyncio
+import math
 import os
 import sqlite3
 import stat
 import time
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import aiosqlite
@@ -17,6 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from sqlmodel_alembic_async import (
     Database,
+    DatabaseUnavailableError,
     PetCreate,
     StorageError,
     TransactionConflictError,
@@ -27,6 +30,8 @@ from sqlmodel_alembic_async import (
     engines,
     list_pets,
 )
+from sqlmodel_alembic_async.engines.pools import SQLitePool
+from sqlmodel_alembic_async.engines.sqlite.connection import Connection
 
 from . import files
 
@@ -316,3 +321,49 @@ async def test_a_name_that_is_no_uri_is_the_files_name_as_it_is(tmp_path: Path) 
         modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
 
     assert modes == dict.fromkeys(("50%25.db", "50%25.db-wal", "50%25.db-shm"), 0o600)
+
+
+async def test_a_writer_waits_for_another_one_as_long_as_the_setting_says(tmp_path: Path) -> None:
+    async with Database(f"sqlite:///{tmp_path}/x.db", lock_timeout=0.2, pool_timeout=60) as db:
+        await db.create_tables()
+        for _ in range(2):
+            async with db.transaction():
+                waiting = asyncio.create_task(db.run_transaction(count_pets))
+                with pytest.raises(DatabaseUnavailableError, match=r"still writing: .* increase lock_timeout"):
+                    await waiting
+            await db.dispose()  # The new pool has the same setting.
+
+
+async def test_a_writer_waits_for_another_process_as_long_as_the_setting_says(
+    path: str, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SQLITE_LOCK_TIMEOUT", "0.2")
+    async with Database(f"sqlite:///{path}") as db:
+        await db.create_tables()
+        other.execute("BEGIN IMMEDIATE")
+        async with asyncio.timeout(10):
+            with pytest.raises(TransactionConflictError):
+                await db.run_transaction(count_pets, attempts=1)
+
+
+async def test_without_a_setting_a_writer_waits_for_a_minute(tmp_path: Path) -> None:
+    async with Database(f"sqlite:///{tmp_path}/x.db") as db:
+        pool = db.engine.pool
+        assert isinstance(pool, SQLitePool)
+        assert pool.writer.timeout() == 60
+        async with db.engine.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+        assert isinstance(driver, Connection)
+        assert driver._lock_timeout == 60
+
+
+@pytest.mark.parametrize("seconds", [-1, math.inf, math.nan])
+def test_a_lock_timeout_that_is_no_number_of_seconds_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="lock_timeout must be"):
+        engines.create_engine("sqlite://", lock_timeout=seconds)
+
+
+@pytest.mark.parametrize("seconds", ["1", True, timedelta(1)])
+def test_a_lock_timeout_of_another_type_is_refused(seconds: object) -> None:
+    with pytest.raises(TypeError, match="lock_timeout must be"):
+        engines.create_engine("sqlite://", lock_timeout=seconds)

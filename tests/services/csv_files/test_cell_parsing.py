@@ -304,3 +304,18 @@ async def test_a_marked_cell_means_its_text(session: AsyncSession, placeholder_n
         ("'Unknown", "'99", "=x"),
         ("O'Neil", "'plain", "'"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("date_format", "last_day", "no_day"),
+    [("%Y%j", "2021365", "2021366"), ("%j/%Y", "365/2021", "366/2021"), ("%Y %U %w", "2021 52 5", "2021 53 6")],
+)
+def test_a_day_that_a_year_does_not_have_is_not_a_day_of_the_next_year(
+    date_format: str, last_day: str, no_day: str
+) -> None:
+    assert read("birth_date", last_day, date_format=date_format)[0] == {"birth_date": date(2021, 12, 31)}
+    assert read("birth_date", no_day, date_format=date_format) == ({}, {}, ["birth_date"])
+
+
+def test_a_week_of_iso_8601_may_end_in_the_next_year() -> None:
+    assert read("birth_date", "2021-W52-7", date_format="%G-W%V-%u")[0] == {"birth_date": date(2022, 1, 2)}

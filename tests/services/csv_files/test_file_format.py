@@ -1,14 +1,15 @@
 """What a CSV file may look like."""
 
+import asyncio
 import csv
 import io
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
@@ -21,6 +22,12 @@ from sqlmodel_alembic_async import (
 from sqlmodel_alembic_async.services.csv_files import file_format
 
 from .imports import counts, pets_of, reasons, rejected, rows
+
+
+async def batches_of(
+    file: TextIO, columns: Mapping[str, str | None] | None = None
+) -> list[list[file_format.NumberedRow]]:
+    return [batch async for batch in file_format.CSVFile(file, columns or {}).batches()]
 
 
 async def test_foreign_headers_are_mapped_and_ignored_only_when_told(session: AsyncSession) -> None:
@@ -57,6 +64,24 @@ async def test_the_header_is_checked_before_any_row(
 
     assert [(rejection.line, rejection.column) for rejection in report.rejections] == expected
     assert report.rows == 0
+
+
+async def test_an_unknown_column_or_field_is_told_with_the_nearest_one() -> None:
+    header = "name,Animal Breed,Colour," + ",".join(f"Weight {number}" for number in range(30))
+    nobody: Any = None
+
+    report = await rejected(nobody, header, columns={"name": "nme", "Animal Breed": "x"})
+
+    reasons = [rejection.reason for rejection in report.rejections]
+    assert reasons[0].startswith(
+        "mapped to 'nme', which is not a field (similar to name): map it to one of name, species,"
+    )
+    assert reasons[1].startswith("mapped to 'x', which is not a field: map it to one of name, species,")
+    assert reasons[2] == "unknown column (similar to color): map it to a field in `columns`, or to None to ignore it"
+    assert (
+        reasons[19] == "unknown column (similar to weight_g): map it to a field in `columns`, or to None to ignore it"
+    )
+    assert reasons[20] == "unknown column: map it to a field in `columns`, or to None to ignore it"
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -142,7 +167,7 @@ def test_two_threads_that_read_leave_the_csv_module_as_it_was() -> None:
             return super().__next__()
 
     def read(file: io.StringIO) -> list[str]:
-        return [cells[1] for batch in file_format.CSVFile(file, {}).batches() for _, _, cells in batch]
+        return [cells[1] for batch in asyncio.run(batches_of(file)) for _, _, cells in batch]
 
     def wait_for_the_first() -> None:
         second_reads.set()
@@ -158,22 +183,22 @@ def test_two_threads_that_read_leave_the_csv_module_as_it_was() -> None:
     assert csv.field_size_limit() == 131072
 
 
-def test_a_batch_has_fewer_rows_where_they_are_long() -> None:
+async def test_a_batch_has_fewer_rows_where_they_are_long() -> None:
     lines = [f"Rex {number},{'x' * 10_000}" for number in range(1000)]
 
-    batches = list(file_format.CSVFile(rows("name,notes", *lines), {}).batches())
+    batches = await batches_of(rows("name,notes", *lines))
 
     assert [len(batch) for batch in batches] == [100] * 10
     assert [cells[0] for batch in batches for _, _, cells in batch] == [f"Rex {number}" for number in range(1000)]
 
 
-def test_columns_that_are_ignored_take_no_memory() -> None:
+async def test_columns_that_are_ignored_take_no_memory() -> None:
     others = [f"c{number}" for number in range(5000)]
     file = rows(",".join(["name", *others]), *[",".join(["Rex", *others])] * 300)
     columns = dict.fromkeys(others)
     tracemalloc.start()
 
-    read = list(file_format.CSVFile(file, columns).batches())
+    read = await batches_of(file, columns)
 
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -183,10 +208,28 @@ def test_columns_that_are_ignored_take_no_memory() -> None:
 
 
 @pytest.mark.parametrize("number", [999, 1000, 1001])
-def test_no_batch_is_empty(number: int) -> None:
-    batches = file_format.CSVFile(rows("name", *["Rex"] * number, *["", ""] * 1000), {}).batches()
+async def test_no_batch_is_empty(number: int) -> None:
+    batches = await batches_of(rows("name", *["Rex"] * number, *["", ""] * 1000))
 
     assert [len(batch) for batch in batches] == [min(number, 1000), number - 1000][: 1 + (number > 1000)]
+
+
+@pytest.mark.parametrize(("blank", "number"), [("", 100_000), ("," * 100_000, 1000), (" " * 100_000, 1000)])
+async def test_blank_lines_without_end_do_not_stop_the_loop(blank: str, number: int) -> None:
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count_turns())
+    batches = await batches_of(rows("name", "Rex", *[blank] * number))
+    counting.cancel()
+
+    assert sum(map(len, batches)) == 1
+    assert turns >= 99
 
 
 @pytest.mark.parametrize("keep_going", [False, True])

@@ -146,8 +146,11 @@ async def test_a_report_reads_well(session: AsyncSession) -> None:
 
     lines = str(report).splitlines()
     assert lines[0] == "1 created, 0 updated, 0 unchanged, 23 rejected (dry run: nothing was written)"
-    assert lines[1] == "  line 3, name: '-' is a placeholder, not a name: pass placeholder_names=\"keep\" to accept it"
-    assert lines[21:] == [
+    assert (
+        lines[1] == "  1 created without external_ref or microchip: another import of this file would create them again"
+    )
+    assert lines[2] == "  line 3, name: '-' is a placeholder, not a name: pass placeholder_names=\"keep\" to accept it"
+    assert lines[22:] == [
         "  and 3 more",
         '  22 times: is a placeholder, not a name: pass placeholder_names="keep" to accept it',
         "  1 times: must have at most 50 characters",
@@ -177,7 +180,17 @@ async def test_the_repr_of_a_rejection_holds_no_value_of_a_row(session: AsyncSes
 
 
 async def test_a_report_of_a_clean_file_is_one_line(session: AsyncSession) -> None:
-    assert str(await import_pets(session, rows("name", "Rex"))) == "1 created, 0 updated, 0 unchanged, 0 rejected"
+    report = await import_pets(session, rows("name,external_ref", "Rex,p1"))
+
+    assert str(report) == "1 created, 0 updated, 0 unchanged, 0 rejected"
+
+
+async def test_created_pets_that_a_second_import_would_create_again_are_counted(session: AsyncSession) -> None:
+    lines = ["Rex,p1,,", "Max,,985112345678903,", "Mia,,,", "Zoe,,,Ada"]
+    for created, without_key in ((4, 2), (2, 2)):
+        report = await import_pets(session, rows("name,external_ref,microchip,owner_name", *lines), keep_going=True)
+
+        assert (report.created, report.without_key) == (created, without_key)
 
 
 async def test_an_import_needs_a_transaction_that_may_write(db: Database) -> None:

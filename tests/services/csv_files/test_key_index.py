@@ -53,13 +53,26 @@ async def test_memory_does_not_grow_with_keys_that_are_on_two_lines() -> None:
     with KeyIndex() as key_index:
         for line in range(20_000):
             owner = {"email": f"ada{line // 2}@example.com", "city" if line % 2 else "notes": "Berlin"}
-            key_index.add_row(line, [("external_ref", f"p{line // 2}")], [("email", owner["email"])], owner)
+            key_index.add_row(line, [("external_ref", f"p{line // 2}")], [], {})
+            key_index.add_row(20_000 + line, [], [("email", owner["email"])], owner)
         tracemalloc.start()
         await key_index.build()
         size, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
 
         assert key_index.other_line_with(("external_ref", "p7"), 14) == 15
-        merged, contradiction = key_index.merged_owner(14, {"email": "ada7@example.com"})
+        merged, contradiction = key_index.merged_owner(20_014, {"email": "ada7@example.com"})
     assert (merged, contradiction) == ({"email": "ada7@example.com", "city": "Berlin", "notes": "Berlin"}, None)
     assert size < 500_000
+
+
+@pytest.mark.parametrize("keys", [[("email", "ada@example.com")], []])
+def test_few_owners_wait_to_be_inserted_where_they_are_long(keys: list[tuple[str, str]]) -> None:
+    with KeyIndex() as key_index:
+        tracemalloc.start()
+        for line in range(400):
+            key_index.add_row(line, [], keys, {"notes": f"{line} " + "x" * 100_000})
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+    assert peak < 3_000_000

@@ -190,6 +190,32 @@ async def test_a_rejected_row_changes_no_owner_and_rejects_no_other_row(
 
 
 @pytest.mark.usefixtures("batch")
+@pytest.mark.parametrize("city", ["Bonn", ""])
+async def test_rows_that_give_one_key_of_a_pet_add_nothing_to_their_owner(session: AsyncSession, city: str) -> None:
+    header = "name,external_ref,owner_name,owner_email,owner_city"
+    lines = ["Max,p1,Ada,a@example.com,Bonn", "Tom,p1,Ada,a@example.com,", f"Rex,,Ada,a@example.com,{city}"]
+
+    report = await import_pets(session, rows(header, *lines), keep_going=True)
+
+    assert reasons(report) == [(2, "external_ref", "p1"), (3, "external_ref", "p1")]
+    assert counts(report) == (1, 0, 0, 2)
+    assert [(user.name, user.city) for user in await users_of(session)] == [("Ada", city or None)]
+
+
+@pytest.mark.usefixtures("batch")
+async def test_rows_that_give_one_key_of_a_pet_do_not_tell_who_its_owner_is(session: AsyncSession) -> None:
+    ada = await create_user(session, UserCreate(name="Ada"))
+    await create_pet(session, PetCreate(name="Rex", external_ref="p1", owner_id=ada.id))
+
+    report = await import_pets(
+        session, rows("name,external_ref,owner_name", "Rex,p1,Ada", "Rex,p1,Ada", "Tom,,Ada"), keep_going=True
+    )
+
+    assert counts(report) == (1, 0, 0, 2)
+    assert [pet.owner_id == ada.id for pet in await pets_of(session)] == [True, False]
+
+
+@pytest.mark.usefixtures("batch")
 @pytest.mark.parametrize("email", ["", "zoe@example.com"])
 async def test_an_owner_is_one_however_the_characters_are_composed(session: AsyncSession, email: str) -> None:
     report = await import_pets(
@@ -311,3 +337,56 @@ async def test_a_pet_whose_owner_is_missing_gets_the_one_of_its_row(tmp_path: Pa
         assert counts(report) == (0, 1, 0, 0)
         assert [user.name for user in await users_of(session)] == ["Ada"]
     await engine.dispose()
+
+
+@pytest.mark.parametrize("bad_line", [2, 3])
+async def test_an_invalid_cell_of_a_new_owner_is_rejected_on_whichever_line_it_is(
+    session: AsyncSession, batch: None, bad_line: int
+) -> None:
+    lines = ["Rex,u1,Ada,", "Tom,u1,Ada,"]
+    lines[bad_line - 2] += "12"
+
+    report = await import_pets(session, rows("name,owner_external_ref,owner_name,owner_phone", *lines), keep_going=True)
+
+    assert reasons(report) == [(bad_line, "owner_phone", "12")]
+    assert counts(report) == (1, 0, 0, 1)
+
+
+@pytest.mark.usefixtures("batch")
+@pytest.mark.parametrize(("lines", "outcome"), [("ab", (0, 1, 0, 1)), ("ba", (0, 1, 1, 0))])
+async def test_a_row_that_gives_what_an_earlier_line_replaces_in_the_stored_owner_is_rejected(
+    session: AsyncSession, lines: str, outcome: tuple[int, int, int, int]
+) -> None:
+    ada = await create_user(session, UserCreate(name="Ada", external_ref="u1"))
+    await create_pet(session, PetCreate(name="Rex", external_ref="p1", owner_id=ada.id))
+    texts = {"a": ",,Eve,u1", "b": "Rex,p1,Ada,"}
+
+    report = await import_pets(
+        session,
+        rows("name,external_ref,owner_name,owner_external_ref", *(texts[line] for line in lines)),
+        keep_going=True,
+    )
+
+    assert counts(report) == outcome
+    assert [user.name for user in await users_of(session)] == ["Eve"]
+
+
+@pytest.mark.usefixtures("batch")
+async def test_a_row_that_is_rejected_for_its_pet_rejects_no_other_row_of_the_owner(session: AsyncSession) -> None:
+    await create_user(session, UserCreate(name="Ada", external_ref="u1", email="ada@example.com"))
+    bob = await create_user(session, UserCreate(name="Bob"))
+    pet = PetCreate(name="Rex", external_ref="p1", owner_id=bob.id, status="deceased")
+    await create_pet(session, pet)
+
+    report = await import_pets(
+        session,
+        rows(
+            "name,external_ref,owner_external_ref,owner_email,owner_city",
+            "Rex,p1,u1,,Bonn",
+            "Tom,p2,,ada@example.com,Berlin",
+        ),
+        keep_going=True,
+    )
+
+    assert (counts(report), reasons(report)) == ((1, 0, 0, 1), [(2, None, None)])
+    assert [user.city for user in await users_of(session)] == ["Berlin", None]

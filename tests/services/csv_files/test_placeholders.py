@@ -2,6 +2,7 @@
 
 import csv
 import io
+import time
 
 import pytest
 from hypothesis import given
@@ -79,3 +80,14 @@ def test_a_mark_is_removed_only_where_an_export_would_have_set_it(field: str, is
     assert unescaped(field, "'unknown") == ("unknown" if is_marked else "'unknown")
     assert unescaped(field, "'=1+1") == "=1+1"
     assert unescaped(field, "'plain") == "'plain"
+
+
+@pytest.mark.parametrize("mark", ["", "'"])
+def test_a_text_that_is_too_long_for_a_name_is_not_searched_for_a_word(mark: str) -> None:
+    started = time.thread_time()
+
+    found = [is_placeholder("-" * length) for length in (100, 1000, 4_000_000)]
+    unescaped("name", mark + "9" * 4_000_000)
+
+    assert found == [True, True, False]
+    assert time.thread_time() - started < 0.2

@@ -1,6 +1,11 @@
 """Statements: what is pending is flushed before them, and what fails ends its transaction."""
 
+import subprocess
+import sys
+
 import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import PendingRollbackError
 from sqlmodel.ext.asyncio.session import AsyncSession as PlainSession
 
 from sqlmodel_alembic_async import (
@@ -8,6 +13,7 @@ from sqlmodel_alembic_async import (
     AsyncSession,
     Database,
     DatabaseError,
+    DatabaseUnavailableError,
     User,
     UserCreate,
     UserUpdate,
@@ -111,3 +117,49 @@ async def test_a_savepoint_keeps_the_transaction_alive(db: Database, bulk: bool)
 
     async with db.reading() as session:
         assert [user.name for user in (await list_users(session)).items] == ["Ada", "Bob"]
+
+
+async def test_after_an_operating_system_error_the_transaction_is_over(db: Database) -> None:
+    # Drivers may raise the errors of their sockets as they are. The listener stands for such a socket.
+    def fail(*arguments: object) -> None:
+        raise ConnectionResetError
+
+    async with db.session() as session:
+        await create_user(session, UserCreate(name="Lost"))
+        event.listen(db.engine.sync_engine, "before_cursor_execute", fail)
+        with pytest.raises(DatabaseUnavailableError):
+            await count_users(session)
+        event.remove(db.engine.sync_engine, "before_cursor_execute", fail)
+
+        with pytest.raises(PendingRollbackError):
+            await session.commit()
+
+    async with db.reading() as session:
+        assert await count_users(session) == 0
+
+
+WRONG_MODEL = """
+import asyncio
+from sqlmodel import Field, Relationship, SQLModel
+from sqlalchemy.exc import InvalidRequestError
+from sqlmodel_alembic_async import Database, list_pets
+
+class Visit(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    nonsense: "Nonsense" = Relationship()
+
+async def main():
+    async with Database("sqlite://") as db, db.reading() as session:
+        try:
+            await list_pets(session)
+        except InvalidRequestError as error:
+            print(error)
+
+asyncio.run(main())
+"""
+
+
+def test_a_wrong_model_of_the_application_is_named() -> None:
+    ended = subprocess.run([sys.executable, "-c", WRONG_MODEL], capture_output=True, text=True)
+
+    assert "'Nonsense'" in ended.stdout, ended.stderr

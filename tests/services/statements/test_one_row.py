@@ -3,12 +3,14 @@
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from pydantic import ConfigDict, ValidationError
 from sqlmodel import Field, col
 
 from sqlmodel_alembic_async import (
     AsyncSession,
     Database,
+    Pet,
     PetCreate,
     PetUpdate,
     User,
@@ -20,6 +22,7 @@ from sqlmodel_alembic_async import (
     create_pets,
     create_user,
     create_users,
+    delete_pet,
     get_user,
     update_pet,
     update_user,
@@ -191,3 +194,13 @@ async def test_a_deleted_row_leaves_the_session_too(session: AsyncSession, is_he
 
     assert ada not in session
     assert await one_row.fetch_by_id(session, User, ada_id) is None
+
+
+async def test_a_deleted_row_that_was_not_flushed_before_leaves_the_session(session: AsyncSession) -> None:
+    pet = Pet(id=77, name="Rex")
+    session.add(pet)
+
+    await delete_pet(session, 77)
+
+    assert pet not in session
+    assert sa.inspect(pet).deleted
