@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from .microchips import MicrochipDescription, describe_microchip
+    from .public_shapes import PetPublic, UserPublic, UserPublicWithPets
     from .services.csv_files.exporting import export_pets
     from .services.csv_files.importing import import_pets
     from .services.duplicates.matching import DuplicateReason
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from .services.erasure import anonymise_user
     from .services.merges import MergeReport, merge_pets, merge_users
     from .services.statistics import PetStatistics, pet_statistics
+    from .services.upserts import UpsertReport, upsert_pet, upsert_pets, upsert_user, upsert_users
 
     engine: AsyncEngine
 
@@ -95,6 +97,7 @@ __all__ = [
     "PetFilters",
     "PetManagementError",
     "PetNotFoundError",
+    "PetPublic",
     "PetStatistics",
     "PetUpdate",
     "Rejection",
@@ -102,11 +105,14 @@ __all__ = [
     "StaleVersionError",
     "StorageError",
     "TransactionConflictError",
+    "UpsertReport",
     "User",
     "UserCreate",
     "UserFilters",
     "UserHasPetsError",
     "UserNotFoundError",
+    "UserPublic",
+    "UserPublicWithPets",
     "UserUpdate",
     "__version__",
     "anonymise_user",
@@ -146,6 +152,10 @@ __all__ = [
     "transfer_pet",
     "update_pet",
     "update_user",
+    "upsert_pet",
+    "upsert_pets",
+    "upsert_user",
+    "upsert_users",
 ]
 
 
@@ -153,6 +163,9 @@ __all__ = [
 _LATER = {
     "MicrochipDescription": ".microchips",
     "describe_microchip": ".microchips",
+    "PetPublic": ".public_shapes",
+    "UserPublic": ".public_shapes",
+    "UserPublicWithPets": ".public_shapes",
     "DuplicateGroup": ".services.duplicates.search",
     "find_duplicate_pets": ".services.duplicates.search",
     "find_duplicate_users": ".services.duplicates.search",
@@ -165,6 +178,11 @@ _LATER = {
     "DuplicateReason": ".services.duplicates.matching",
     "PetStatistics": ".services.statistics",
     "pet_statistics": ".services.statistics",
+    "UpsertReport": ".services.upserts",
+    "upsert_pet": ".services.upserts",
+    "upsert_pets": ".services.upserts",
+    "upsert_user": ".services.upserts",
+    "upsert_users": ".services.upserts",
 }
 
 

@@ -89,7 +89,8 @@ _OWN_UNIQUE = re.compile(r"(?:uq_(?:user|pet)_|(?:user|pet)\.)(?P<field>\w+)")
 _OWN_PRIMARY_KEY = re.compile(r"pk_(?:user|pet)|PRIMARY")
 _SCHEMA = r"""(?:(?:\w+|"(?:[^"]|"")+"|`(?:[^`]|``)+`)\.)?"""
 _ON_OWN_TABLE = re.compile(
-    rf"""\s*(?P<verb>INSERT INTO|UPDATE|DELETE FROM) {_SCHEMA}["`]?(?P<table>user|pet)\b(?!["`]?\.)"""
+    r"\s*(?:WITH \w+ AS\s*\()?(?P<verb>INSERT INTO|UPDATE|DELETE FROM) "
+    rf"""{_SCHEMA}["`]?(?P<table>user|pet)\b(?!["`]?\.)"""
 )
 
 

@@ -94,6 +94,8 @@ def _notes(text: str) -> str | None:
 def _search(text: str) -> str:
     # A search keeps its outer spaces: "rex " is not the prefix of "rexine".
     _clean(text, NAME_LENGTH)
+    if not text.strip():
+        raise ValueError("must not be blank")
     return name_key(text)
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, cast
 from weakref import WeakSet
 
-from sqlalchemy import event
+from sqlalchemy import Select, event
 from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSessionTransaction
 from sqlalchemy.orm import ORMExecuteState, SessionTransaction
@@ -186,7 +186,7 @@ class StatementSession(AsyncSession):
 
 
 class ReadOnlySession(Session):
-    """A session that raises StorageError for a write, before it sends any SQL."""
+    """A session that raises StorageError for a write or a SELECT … FOR UPDATE, before it sends any SQL."""
 
     is_read_only = True
 
@@ -199,5 +199,7 @@ def _refuse_flush(session: Session, *args: object) -> None:
 
 @event.listens_for(ReadOnlySession, "do_orm_execute")
 def _refuse_statement(state: ORMExecuteState) -> None:
-    if state.is_insert or state.is_update or state.is_delete:
+    # FOR SHARE is not refused: on MariaDB and MySQL, a service reads the newest version of a row with it.
+    lock = state.statement._for_update_arg if isinstance(state.statement, Select) else None
+    if state.is_insert or state.is_update or state.is_delete or (lock is not None and not lock.read):
         raise StorageError(_IS_READ_ONLY)

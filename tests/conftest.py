@@ -65,7 +65,7 @@ class Statements:
         event.listen(database.engine.sync_engine, "before_cursor_execute", self._note)
 
     def _note(self, connection: object, cursor: object, statement: str, *rest: object) -> None:
-        if statement.split()[0] in ("SELECT", "INSERT", "UPDATE", "DELETE"):
+        if statement.split()[0] in ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH"):
             self.texts.append(statement)
 
     def __len__(self) -> int:

@@ -19,6 +19,7 @@ from sqlmodel_alembic_async import (
     PetStatistics,
     PetUpdate,
     SimilarExistsError,
+    UpsertReport,
     User,
     UserCreate,
     anonymise_user,
@@ -40,6 +41,8 @@ from sqlmodel_alembic_async import (
     stream_pets,
     transfer_pet,
     update_pet,
+    upsert_pet,
+    upsert_users,
 )
 
 
@@ -103,6 +106,11 @@ async def main(url: str) -> list[str]:
             merged: MergeReport[User] = await merge_users(session, owner.id, second.id)
             trial: MergeReport[Pet] = await merge_pets(session, pet.id, copy.id, dry_run=True)
             shown += [*merged.filled, *merged.conflicts, merged.kept.name, *trial.filled, trial.kept.name]
+            synchronised: UpsertReport = await upsert_users(
+                session, [UserCreate(name="Eve", email="e@x.org")], by="email"
+            )
+            kitten, outcome = await upsert_pet(session, PetCreate(name="Kit", external_ref="K1", owner_id=owner.id))
+            shown += [str(synchronised.created), kitten.name, outcome]
             erased: User = await anonymise_user(session, owner.id)
             shown.append(erased.name)
     return shown

@@ -11,5 +11,5 @@ async def test_a_consumers_program_runs_on_every_engine(empty_url: URL) -> None:
     found = ["Rex", "4200", "Rex", "Max", "Leo", "Leo"]
     described = ["3", "Destron Fearing"]
     alike = ["1", "microchip", "name_and_microchip", "9"]
-    merged = ["city", "Ada", "breed", "Rex", "Anonymised"]
+    merged = ["city", "Ada", "breed", "Rex", "1", "Kit", "created", "Anonymised"]
     assert shown == [*found, *described, "Ada", "Rex", "1", "1", "1000000000", *alike, "missing", *merged]

@@ -239,6 +239,12 @@ def test_a_line_has_no_other_lines(separator: str) -> None:
             read(kind, f"a{separator}b")
 
 
+@pytest.mark.parametrize("blank", ["", " ", "\u00a0"])
+def test_a_search_for_a_blank_text_is_refused(blank: str) -> None:
+    with pytest.raises(ValidationError, match="must not be blank"):
+        read(fields.SearchText, blank)
+
+
 @pytest.mark.parametrize("kind", [fields.Phone, fields.Address, fields.Notes, fields.ExternalRef, fields.Color])
 @pytest.mark.parametrize("blank", ["", " ", "\t\n", "\u200b\u00a0"])
 def test_an_optional_text_that_is_blank_is_null(kind: Any, blank: str) -> None:

@@ -26,11 +26,16 @@ from sqlmodel_alembic_async import (
     list_users,
     merge_users,
     migrations,
+    upsert_user,
 )
 
 PAGE = Path(__file__).parents[1] / "docs" / "errors.md"
 TABLE = PAGE.read_text(encoding="utf-8").partition("| Mistake | Error |")[2].partition("\n\n")[0]
 ROWS = re.findall(r"^\| (.+) \| `(\w+)` \|$", TABLE, re.MULTILINE)
+
+
+class Customer(UserCreate):
+    discount: int = 0
 
 
 async def nested_transaction(db: Database, session: AsyncSession) -> None:
@@ -75,6 +80,7 @@ MISTAKES: dict[str, Callable[[Database, Any], Awaitable[object]]] = {
     "an unknown filter": lambda db, session: list_users(session, nmae="Ada"),
     "an id that is not an int": lambda db, session: get_user(session, "1"),
     "a dictionary in the place of a shape": lambda db, session: create_user(session, {"name": "Ada"}),
+    "a subclass of a shape, with more fields": lambda db, session: create_user(session, Customer(name="Ada")),
     "an unknown field of `User(...)`": unknown_field,
     "an invalid value in a shape, a filter or a row": lambda db, session: list_users(session, archived="maybe"),
     "a text that is no database URL": bad_url,
@@ -83,6 +89,7 @@ MISTAKES: dict[str, Callable[[Database, Any], Awaitable[object]]] = {
     "`after` together with `offset`": lambda db, session: list_users(session, after="x", offset=1),
     "an unknown value of `pets` or `on_similar`": lambda db, session: delete_user(session, 1, pets="drop"),
     "merging a row with itself": lambda db, session: merge_users(session, 1, 1),
+    "an upsert of a row without its key": lambda db, session: upsert_user(session, UserCreate(name="Ada")),
     "an unknown revision": lambda db, session: migrations.upgrade("nonsense", database=db),
     "a `transaction()` inside a `transaction()`": nested_transaction,
     "a driver that is not installed; the message names the extra": missing_driver,

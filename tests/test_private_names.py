@@ -58,6 +58,7 @@ PRIVATE: dict[str, tuple[Callable[[], bool], str]] = {
     "_expunge_states": (has(Session, "_expunge_states"), "undo: rows that were never stored become transient"),
     "_update_impl": (has(Session, "_update_impl"), "undo: a deleted row is back after close()"),
     "_is_clean": (has(Session, "_is_clean"), "undo: most sessions have nothing to restore when they close"),
+    "_for_update_arg": (has(sa.Select, "_for_update_arg"), "a read-only session locks no rows"),
     "_expire": (has(InstanceState, "_expire"), "undo: a row that left the session shows nothing that is undone"),
     "_sync_transaction": (has(AsyncSessionTransaction, "_sync_transaction"), "inner savepoints are rolled back first"),
     "_creator": (source("_creator", Pool), "prepare() refuses an engine that makes its connections itself"),

@@ -40,6 +40,7 @@ from sqlmodel_alembic_async import (
     PetNotFoundError,
     PetUpdate,
     StaleVersionError,
+    UpsertReport,
     User,
     UserCreate,
     UserHasPetsError,
@@ -71,6 +72,10 @@ from sqlmodel_alembic_async import (
     transfer_pet,
     update_pet,
     update_user,
+    upsert_pet,
+    upsert_pets,
+    upsert_user,
+    upsert_users,
 )
 
 Row = dict[str, Any]
@@ -112,6 +117,7 @@ PET_FIELDS = {
     "microchip": st.sampled_from(CHIPS),
     "external_ref": st.sampled_from(REFS),
     "species": st.sampled_from([("Dog", "dog"), ("cat", "cat"), (None, None)]),
+    "breed": st.sampled_from([(" Pug", "Pug"), ("pug", "pug"), (" ", None)]),
     "sex": one_of("male", "unknown"),
     "weight_g": one_of(1, 2**31 - 1, None),
     "birth_date": st.sampled_from(DAYS),
@@ -128,16 +134,19 @@ NO_IDS = st.sampled_from([0, -1, 2_000_000_000, 2**31, 2**63])
 EXPECTED = st.sampled_from(["any", "any", "current", "stale"])
 
 ORDERS = [sign + name for sign in ("", "-") for name in ("name", "created_at", "updated_at", "id")]
-TEXTS = st.sampled_from(["", "R", "rex", "Zoë", "zoe", "ss", "STRASS", "%", "_", "a", "0%", "\U0001f438", "!"])
+TEXTS = st.sampled_from([None, "R", "rex", "Zoë", "zoe", "ss", "STRASS", "%", "_", "a", "0%", "\U0001f438", "!"])
 FILTERS = {"name_prefix": TEXTS, "name_contains": TEXTS, "archived": st.sampled_from([True, False, None])}
 PET_FILTERS = FILTERS | {
-    "ownerless": st.booleans(),
-    "species": st.sampled_from(["DOG", "cat"]),
-    "sex": st.sampled_from(["male", "unknown"]),
-    "status": st.sampled_from(["active", "deceased"]),
-    "microchipped": st.booleans(),
-    "born_from": st.just(date(2010, 2, 3)),
-    "born_until": st.just(date(2010, 2, 3)),
+    "ownerless": st.sampled_from([True, False, None]),
+    "species": st.sampled_from(["DOG", "cat", None]),
+    "species_known": st.sampled_from([True, False, None]),
+    "breed": st.sampled_from(["Pug", "pug", None]),
+    "breed_known": st.sampled_from([True, False, None]),
+    "sex": st.sampled_from(["male", "unknown", None]),
+    "status": st.sampled_from(["active", "deceased", None]),
+    "microchipped": st.sampled_from([True, False, None]),
+    "born_from": st.sampled_from([date(2010, 2, 3), None]),
+    "born_until": st.sampled_from([date(2010, 2, 3), None]),
 }
 
 
@@ -173,14 +182,16 @@ def matches(row: Row, filters: Row) -> bool:
     tests: dict[str, Callable[[Any], bool]] = {
         "name_prefix": lambda text: key.startswith(fold(text)),
         "name_contains": lambda text: fold(text) in key,
-        "archived": lambda wanted: wanted is None or (row["archived_at"] is not None) == wanted,
+        "archived": lambda wanted: (row["archived_at"] is not None) == wanted,
         "ownerless": lambda wanted: (row["owner_id"] is None) == wanted,
         "species": lambda species: row["species"] == species.lower(),
+        "species_known": lambda wanted: (row["species"] is not None) == wanted,
+        "breed_known": lambda wanted: (row["breed"] is not None) == wanted,
         "microchipped": lambda wanted: (row["microchip"] is not None) == wanted,
         "born_from": lambda day: row["birth_date"] is not None and row["birth_date"] >= day,
         "born_until": lambda day: row["birth_date"] is not None and row["birth_date"] <= day,
     }
-    filters = {"archived": False} | filters
+    filters = {name: value for name, value in ({"archived": False} | filters).items() if value is not None}
     return all(tests[name](value) if name in tests else row[name] == value for name, value in filters.items())
 
 
@@ -441,6 +452,79 @@ class Services(RuleBasedStateMachine):
         assert not expected
         return multiple(*(row.id for row in new))
 
+    # Rows come or change.
+
+    @precondition(lambda self: not self.broken)
+    @rule(target=users, values=NEW_USER, by=st.sampled_from(["external_ref", "email"]), in_batch=st.booleans())
+    def upsert_a_user(self, values: Row, by: Any, in_batch: bool) -> Any:
+        data = UserCreate(**raw(values))
+        work = upsert_users(self.session, [data], by=by) if in_batch else upsert_user(self.session, data, by=by)
+        return self.upsert(User, stored(values), by, work)
+
+    @precondition(lambda self: not self.broken)
+    @rule(target=pets, values=NEW_PET, by=st.sampled_from(["external_ref", "microchip"]), in_batch=st.booleans())
+    def upsert_a_pet(self, values: Row, by: Any, in_batch: bool) -> Any:
+        if disagrees(PET | stored(values)):
+            return multiple()
+        data = PetCreate(**raw(values))
+        work = upsert_pets(self.session, [data], by=by) if in_batch else upsert_pet(self.session, data, by=by)
+        return self.upsert(Pet, stored(values), by, work)
+
+    def upsert(self, table: Any, values: Row, by: str, work: Awaitable[Any]) -> Any:
+        if values.get(by) is None:
+            with pytest.raises(ValueError, match=f"has no {by}"):
+                self.run(work)
+            return multiple()
+        row_id = next((row_id for row_id, row in self.rows[table].items() if row[by] == values[by]), None)
+        if row_id is None:
+            return self.see_what_an_upsert_adds(table, values, work)
+        changes = self.changed_by_an_upsert(table, row_id, values)
+        refusals = self.taken(table, changes, row_id)
+        if table is Pet and disagrees(self.rows[Pet][row_id] | changes):
+            with pytest.raises((InvalidValueError, AlreadyExistsError) if refusals else InvalidValueError):
+                self.run(work)
+            self.broken = True
+            return multiple()
+        found = self.ask(work, *refusals)
+        if found is not None:
+            outcome = "updated" if changes else "unchanged"
+            assert found == UpsertReport(0, int(bool(changes)), int(not changes)) or found[1] == outcome
+            if changes:
+                self.change(table, row_id, **changes)
+            if not isinstance(found, UpsertReport):
+                self.compare(table, found[0], row_id)
+        return multiple()
+
+    def changed_by_an_upsert(self, table: Any, row_id: int, values: Row) -> Row:
+        row = self.rows[table][row_id]
+        given = {name: value for name, value in values.items() if value is not None}
+        if "birth_date" in given and given.get("birth_date_estimated"):
+            is_exact = row["birth_date"] is not None and not row["birth_date_estimated"]
+            if is_exact and row["birth_date"].year == given["birth_date"].year:
+                del given["birth_date"], given["birth_date_estimated"]
+        elif given.get("birth_date") not in (None, row.get("birth_date")):
+            given["birth_date_estimated"] = False
+        return {name: value for name, value in given.items() if value != row[name]}
+
+    def see_what_an_upsert_adds(self, table: Any, values: Row, work: Awaitable[Any]) -> Any:
+        found = self.ask(work, *self.taken(table, values))
+        if found is None:
+            return multiple()
+        if isinstance(found, UpsertReport):
+            stream = stream_users if table is User else stream_pets
+
+            async def added() -> list[Any]:
+                return [row async for row in stream(self.session, archived=None) if row.id not in self.rows[table]]
+
+            assert found == UpsertReport(1, 0, 0)
+            [row] = self.run(added())
+        else:
+            row, outcome = found
+            assert outcome == "created"
+        self.rows[table][self.learn(table, row)] |= values
+        self.compare(table, row, row.id)
+        return row.id
+
     # Rows are found.
 
     @precondition(lambda self: not self.broken)
@@ -495,7 +579,7 @@ class Services(RuleBasedStateMachine):
         offset=st.integers(0, 3),
     )
     def list_all_pets(self, filters: Row, owner: int | None, order: str, limit: int, offset: int) -> None:
-        self.look_through(Pet, filters if owner is None else {**filters, "owner_id": owner}, order, limit, offset)
+        self.look_through(Pet, {**filters, "owner_id": owner}, order, limit, offset)
 
     def look_through(self, table: Any, filters: Row, order: str, limit: int, offset: int) -> None:
         fetch, count, stream = {

@@ -6,7 +6,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from typing_extensions import Unpack
 
 from ..models import Pet, User
-from .statements import many_rows, pages
+from .statements import many_rows, pages, related
 from .statements.filters import PetFilters, UserFilters, pet_terms, user_terms
 from .statements.pages import OrderBy, Page
 
@@ -18,6 +18,7 @@ async def list_users(
     limit: int = 50,
     after: str | None = None,
     offset: int = 0,
+    with_pets: bool = False,
     **filters: Unpack[UserFilters],
 ) -> Page[User]:
     """Return one page of users.
@@ -28,7 +29,8 @@ async def list_users(
         limit: The size of the page: 1 to 1000.
         after: The `next` of the page before, or None for the first page. A deep page costs as much as the first.
         offset: How many users to skip, for numbered pages; each skipped row costs time. Not together with `after`.
-        **filters: Which users; all filters must match, and None as a value is refused unless said otherwise.
+        with_pets: Load `user.pets` of each user, archived pets too, in one more statement.
+        **filters: Which users; all filters must match. None does not filter; a blank text is refused.
 
             * `name_prefix`: the name begins with this text; case and compatibility forms do not matter.
             * `name_contains`: the name contains this text; reads every row.
@@ -45,7 +47,10 @@ async def list_users(
 
     """
     terms = user_terms(filters)
-    return await pages.fetch_page(session, User, terms, order_by=order_by, limit=limit, after=after, offset=offset)
+    load = related.load_pets if with_pets else None
+    return await pages.fetch_page(
+        session, User, terms, order_by=order_by, limit=limit, after=after, offset=offset, load=load
+    )
 
 
 async def count_users(session: AsyncSession, **filters: Unpack[UserFilters]) -> int:
@@ -61,12 +66,13 @@ async def count_users(session: AsyncSession, **filters: Unpack[UserFilters]) -> 
 
 
 async def stream_users(
-    session: AsyncSession, *, order_by: OrderBy = "name", **filters: Unpack[UserFilters]
+    session: AsyncSession, *, order_by: OrderBy = "name", with_pets: bool = False, **filters: Unpack[UserFilters]
 ) -> AsyncIterator[User]:
     """Yield every user that matches the filters of list_users(), in constant memory.
 
     It reads pages of 1,000 and is no snapshot: a user who changes meanwhile may come twice or not at all, unless the
     transaction is one, as `reading(snapshot=True)` is. To update users while iterating, use order_by="id".
+    `with_pets` loads `user.pets`, in one more statement for each 1,000.
 
     Raises:
         TypeError: A filter is unknown.
@@ -75,7 +81,8 @@ async def stream_users(
         DatabaseError: A statement failed.
 
     """
-    async for user in pages.stream(session, User, user_terms(filters), order_by=order_by):
+    load = related.load_pets if with_pets else None
+    async for user in pages.stream(session, User, user_terms(filters), order_by=order_by, load=load):
         yield user
 
 
@@ -86,6 +93,7 @@ async def list_pets(
     limit: int = 50,
     after: str | None = None,
     offset: int = 0,
+    with_owner: bool = False,
     **filters: Unpack[PetFilters],
 ) -> Page[Pet]:
     """Return one page of pets.
@@ -96,12 +104,13 @@ async def list_pets(
         limit: The size of the page: 1 to 1000.
         after: The `next` of the page before, or None for the first page. A deep page costs as much as the first.
         offset: How many pets to skip, for numbered pages; each skipped row costs time. Not together with `after`.
-        **filters: Which pets; all filters must match.
+        with_owner: Load `pet.owner` of each pet, archived owners too, in one more statement; None without an owner.
+        **filters: Which pets; all filters must match. None does not filter; a blank text is refused.
 
             * `owner_id`: of this owner.
             * `ownerless`: True: without an owner; False: with one.
-            * `species`, `breed`: exactly this text; case matters for the breed only. A blank text asks for pets
-              without one.
+            * `species`, `breed`: exactly this text; case matters for the breed only.
+            * `species_known`, `breed_known`: True: with a species, or a breed; False: without.
             * `sex`: "male", "female" or "unknown".
             * `status`: "active", "missing" or "deceased".
             * `born_from`, `born_until`: born on this day or later, or earlier: a date, or text as YYYY-MM-DD.
@@ -121,7 +130,10 @@ async def list_pets(
 
     """
     terms = pet_terms(filters)
-    return await pages.fetch_page(session, Pet, terms, order_by=order_by, limit=limit, after=after, offset=offset)
+    load = related.load_owners if with_owner else None
+    return await pages.fetch_page(
+        session, Pet, terms, order_by=order_by, limit=limit, after=after, offset=offset, load=load
+    )
 
 
 async def count_pets(session: AsyncSession, **filters: Unpack[PetFilters]) -> int:
@@ -137,12 +149,13 @@ async def count_pets(session: AsyncSession, **filters: Unpack[PetFilters]) -> in
 
 
 async def stream_pets(
-    session: AsyncSession, *, order_by: OrderBy = "name", **filters: Unpack[PetFilters]
+    session: AsyncSession, *, order_by: OrderBy = "name", with_owner: bool = False, **filters: Unpack[PetFilters]
 ) -> AsyncIterator[Pet]:
     """Yield every pet that matches the filters of list_pets(), in constant memory.
 
     It reads pages of 1,000 and is no snapshot: a pet that changes meanwhile may come twice or not at all, unless the
     transaction is one, as `reading(snapshot=True)` is. To update pets while iterating, use order_by="id".
+    `with_owner` loads `pet.owner`, in one more statement for each 1,000.
 
     Raises:
         TypeError: A filter is unknown.
@@ -151,5 +164,6 @@ async def stream_pets(
         DatabaseError: A statement failed.
 
     """
-    async for pet in pages.stream(session, Pet, pet_terms(filters), order_by=order_by):
+    load = related.load_owners if with_owner else None
+    async for pet in pages.stream(session, Pet, pet_terms(filters), order_by=order_by, load=load):
         yield pet

@@ -10,7 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from ..errors import PetDeceasedError, PetNotFoundError, UserNotFoundError
 from ..fields import Date, Microchip, is_id
 from ..models import Pet, PetCreate, PetUpdate
-from .statements import execution, many_rows, one_row
+from .statements import execution, many_rows, one_row, related, row_locks
 from .statements.filters import FILTER_CONFIG
 from .statements.one_row import OnSimilar
 
@@ -36,18 +36,19 @@ async def create_pet(session: AsyncSession, data: PetCreate, *, on_similar: OnSi
         UserNotFoundError: No user has the id `owner_id`.
         AlreadyExistsError: Another pet has this `microchip` or `external_ref`; `field` names it.
         SimilarExistsError: Similar pets exist and on_similar is "error"; `candidates` holds them.
-        TypeError: `data` is not a PetCreate.
+        TypeError: `data` is not a PetCreate, or has fields that a PetCreate does not have.
         ValidationError: `data` was changed to values that the shape refuses.
         ValueError: `on_similar` is neither "allow" nor "error".
         DatabaseError: The statement failed.
 
     """
+    data = one_row.expect(PetCreate, data)
     if on_similar != "allow":
         from .duplicates.search import refuse_similar  # Not at import: few programs need it.
 
-        await refuse_similar(session, Pet, one_row.expect(PetCreate, data), on_similar)
+        await refuse_similar(session, Pet, data, on_similar)
     try:
-        return await one_row.insert(session, Pet, one_row.expect(PetCreate, data))
+        return await one_row.insert(session, Pet, data)
     except UserNotFoundError as error:
         raise UserNotFoundError(data.owner_id) from error.__cause__
 
@@ -65,7 +66,7 @@ async def create_pets(session: AsyncSession, pets: Iterable[PetCreate]) -> int:
     Raises:
         UserNotFoundError: No user has the `owner_id` of one of them; `key` is None.
         AlreadyExistsError: Another pet has the `microchip` or `external_ref` of one of them; `field` names it.
-        TypeError: An item is not a PetCreate.
+        TypeError: An item is not a PetCreate, or has fields that a PetCreate does not have.
         ValidationError: An item was changed to values that the shape refuses.
         DatabaseError: A statement failed.
 
@@ -73,16 +74,33 @@ async def create_pets(session: AsyncSession, pets: Iterable[PetCreate]) -> int:
     return await many_rows.insert_many(session, Pet, PetCreate, pets)
 
 
-async def get_pet(session: AsyncSession, pet_id: int) -> Pet:
+async def get_pet(session: AsyncSession, pet_id: int, *, with_owner: bool = False, for_update: bool = False) -> Pet:
     """Return a pet, archived or not, as the database holds it now.
+
+    Args:
+        session: The session to read with.
+        pet_id: The id of the pet.
+        with_owner: Load `pet.owner`, in a second statement if there is one. Without it, reading `pet.owner` raises
+            InvalidRequestError.
+        for_update: Lock the pet, but not the owner, until the end of the transaction, to change the pet by what was
+            read: until then, another transaction waits to change or to lock it. SQLite locks the whole database for
+            other writers, which a transaction() does at its beginning; another session does it now, in one more
+            statement.
 
     Raises:
         PetNotFoundError: No pet has this id.
         TypeError: `pet_id` is not an int.
+        StorageError: `for_update` is true, and the session is read-only, as that of reading() is.
+        TransactionConflictError: `for_update` is true, and the lock was not released in time, or the transaction read
+            before and cannot see what others changed since.
         DatabaseError: The statement failed.
 
     """
-    return _found(await one_row.fetch_by_id(session, Pet, pet_id), pet_id)
+    fetch = row_locks.fetch_locked if for_update else one_row.fetch_by_id
+    pet = _found(await fetch(session, Pet, pet_id), pet_id)
+    if with_owner:
+        await related.load_owners(session, [pet])
+    return pet
 
 
 async def find_pet_by_microchip(session: AsyncSession, microchip: str) -> Pet | None:
@@ -115,12 +133,13 @@ async def update_pet(
         StaleVersionError: The pet is not at the expected version.
         AlreadyExistsError: Another pet has this `microchip` or `external_ref`; `field` names it.
         InvalidValueError: The new values contradict what is stored; `constraint` names the rule.
-        TypeError: `changes` is not a PetUpdate, or an id or version is not an int.
+        TypeError: `changes` is not a PetUpdate, or has fields that a PetUpdate does not have; or an id or a version is
+            not an int.
         ValidationError: `changes` was changed to values that the shape refuses.
         DatabaseError: The statement failed.
 
     """
-    one_row.expect(PetUpdate, changes)
+    changes = one_row.expect(PetUpdate, changes)
     return _found(await one_row.patch(session, Pet, pet_id, changes, expected_version), pet_id)
 
 

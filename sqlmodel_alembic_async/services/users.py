@@ -5,14 +5,13 @@ from typing import Literal
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter
-from sqlalchemy.orm import selectinload
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ..errors import ConflictError, UserHasPetsError, UserNotFoundError
 from ..fields import Email, is_id
 from ..models import Pet, User, UserCreate, UserUpdate
-from .statements import execution, many_rows, one_row
+from .statements import execution, many_rows, one_row, related, row_locks
 from .statements.filters import FILTER_CONFIG
 from .statements.one_row import OnSimilar
 from .statements.owned_pets import update_pets_of
@@ -39,17 +38,18 @@ async def create_user(session: AsyncSession, data: UserCreate, *, on_similar: On
     Raises:
         AlreadyExistsError: Another user has this `email` or `external_ref`; `field` names it.
         SimilarExistsError: Similar users exist and on_similar is "error"; `candidates` holds them.
-        TypeError: `data` is not a UserCreate.
+        TypeError: `data` is not a UserCreate, or has fields that a UserCreate does not have.
         ValidationError: `data` was changed to values that the shape refuses.
         ValueError: `on_similar` is neither "allow" nor "error".
         DatabaseError: The statement failed.
 
     """
+    data = one_row.expect(UserCreate, data)
     if on_similar != "allow":
         from .duplicates.search import refuse_similar  # Not at import: few programs need it.
 
-        await refuse_similar(session, User, one_row.expect(UserCreate, data), on_similar)
-    return await one_row.insert(session, User, one_row.expect(UserCreate, data))
+        await refuse_similar(session, User, data, on_similar)
+    return await one_row.insert(session, User, data)
 
 
 async def create_users(session: AsyncSession, users: Iterable[UserCreate]) -> int:
@@ -64,7 +64,7 @@ async def create_users(session: AsyncSession, users: Iterable[UserCreate]) -> in
 
     Raises:
         AlreadyExistsError: Another user has the `email` or `external_ref` of one of them; `field` names it.
-        TypeError: An item is not a UserCreate.
+        TypeError: An item is not a UserCreate, or has fields that a UserCreate does not have.
         ValidationError: An item was changed to values that the shape refuses.
         DatabaseError: A statement failed.
 
@@ -72,22 +72,32 @@ async def create_users(session: AsyncSession, users: Iterable[UserCreate]) -> in
     return await many_rows.insert_many(session, User, UserCreate, users)
 
 
-async def get_user(session: AsyncSession, user_id: int, *, with_pets: bool = False) -> User:
+async def get_user(session: AsyncSession, user_id: int, *, with_pets: bool = False, for_update: bool = False) -> User:
     """Return a user, archived or not, as the database holds it now.
 
     Args:
         session: The session to read with.
         user_id: The id of the user.
         with_pets: Load `user.pets`, in a second statement. Without it, reading `user.pets` raises InvalidRequestError.
+        for_update: Lock the user, but not the pets, until the end of the transaction, to change the user by what was
+            read: until then, another transaction waits to change or to lock it. SQLite locks the whole database for
+            other writers, which a transaction() does at its beginning; another session does it now, in one more
+            statement.
 
     Raises:
         UserNotFoundError: No user has this id.
         TypeError: `user_id` is not an int.
+        StorageError: `for_update` is true, and the session is read-only, as that of reading() is.
+        TransactionConflictError: `for_update` is true, and the lock was not released in time, or the transaction read
+            before and cannot see what others changed since.
         DatabaseError: The statement failed.
 
     """
-    options = [selectinload(User.pets)] if with_pets else []  # type: ignore[arg-type]  # SQLModel types it as a list
-    return _found(await one_row.fetch_by_id(session, User, user_id, *options), user_id)
+    fetch = row_locks.fetch_locked if for_update else one_row.fetch_by_id
+    user = _found(await fetch(session, User, user_id), user_id)
+    if with_pets:
+        await related.load_pets(session, [user])
+    return user
 
 
 async def find_user_by_email(session: AsyncSession, email: str) -> User | None:
@@ -119,12 +129,13 @@ async def update_user(
         UserNotFoundError: No user has this id.
         StaleVersionError: The user is not at the expected version.
         AlreadyExistsError: Another user has this `email` or `external_ref`; `field` names it.
-        TypeError: `changes` is not a UserUpdate, or an id or version is not an int.
+        TypeError: `changes` is not a UserUpdate, or has fields that a UserUpdate does not have; or an id or a version
+            is not an int.
         ValidationError: `changes` was changed to values that the shape refuses.
         DatabaseError: The statement failed.
 
     """
-    one_row.expect(UserUpdate, changes)
+    changes = one_row.expect(UserUpdate, changes)
     return _found(await one_row.patch(session, User, user_id, changes, expected_version), user_id)
 
 

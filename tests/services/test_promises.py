@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,30 @@ from sqlmodel_alembic_async import (
     transfer_pet,
     update_pet,
     update_user,
+    upsert_pet,
+    upsert_pets,
+    upsert_user,
+    upsert_users,
 )
 
 NOBODY = 2_000_000_000
+
+
+class Boarder(PetCreate):
+    """A shape with a field that no column can store."""
+
+    room: int = 1
+
+
 CHIP = "985141000123456"
 AT_ONCE: Any = {"limit": 0}
 ADA = UserCreate(name="Ada", email="ada@example.com")
 REX = PetCreate(name="Rex", microchip=CHIP)
+KEYED_USER = UserCreate(name="Eve", external_ref="S1")
+KEYED_PET = PetCreate(name="Leo", external_ref="S1")
+# What is stored as Max, and the same with a birth date after the day of the death.
+DEAD_CHIP = "985141000123459"
+KEYED_DEAD_PET = PetCreate(name="Max", microchip=DEAD_CHIP, external_ref="MAX", birth_date=date(2024, 2, 2))
 
 
 @dataclass
@@ -84,6 +102,10 @@ def changed(shape: Any, **values: Any) -> Any:
         object.__setattr__(shape, name, value)
     shape.model_fields_set.update(values)
     return shape
+
+
+def with_values(shape: Any, **values: Any) -> Any:
+    return type(shape)(**shape.model_dump(exclude_unset=True), **values)
 
 
 def closed() -> io.StringIO:
@@ -119,7 +141,7 @@ TYPE_ERRORS: dict[str, Call] = {
     "count_pets": lambda s, x: count_pets(s, colour="red"),  # type: ignore[call-arg]
     "count_users": lambda s, x: count_users(s, owner_id=1),  # type: ignore[call-arg]
     "create_pet": lambda s, x: create_pet(s, {"name": "Rex"}),  # type: ignore[arg-type]
-    "create_pets": lambda s, x: create_pets(s, [ADA]),  # type: ignore[list-item]
+    "create_pets": lambda s, x: create_pets(s, [REX, Boarder(name="Leo")]),
     "create_user": lambda s, x: create_user(s, REX),  # type: ignore[arg-type]
     "create_users": lambda s, x: create_users(s, [{"name": "Ada"}]),  # type: ignore[list-item]
     "delete_pet": lambda s, x: delete_pet(s, "1"),  # type: ignore[arg-type]
@@ -140,6 +162,10 @@ TYPE_ERRORS: dict[str, Call] = {
     "transfer_pet": lambda s, x: transfer_pet(s, x.rex, "1"),  # type: ignore[arg-type]
     "update_pet": lambda s, x: update_pet(s, x.rex, UserUpdate(name="Max")),  # type: ignore[arg-type]
     "update_user": lambda s, x: update_user(s, x.ada, {"name": "Bob"}),  # type: ignore[arg-type]
+    "upsert_pet": lambda s, x: upsert_pet(s, Boarder(name="Leo", external_ref="S1")),
+    "upsert_pets": lambda s, x: upsert_pets(s, [KEYED_PET, ADA]),  # type: ignore[list-item]
+    "upsert_user": lambda s, x: upsert_user(s, REX),  # type: ignore[arg-type]
+    "upsert_users": lambda s, x: upsert_users(s, [{"name": "Ada"}]),  # type: ignore[list-item]
 }
 VALIDATION_ERRORS: dict[str, Call] = {
     "count_pets": lambda s, x: count_pets(s, name_prefix="\0"),
@@ -161,6 +187,10 @@ VALIDATION_ERRORS: dict[str, Call] = {
     "transfer_pet": lambda s, x: transfer_pet(s, x.rex, x.bob, on="today"),  # type: ignore[arg-type]
     "update_pet": lambda s, x: update_pet(s, x.rex, changed(PetUpdate(), sex=None)),
     "update_user": lambda s, x: update_user(s, x.ada, changed(UserUpdate(), name="\0")),
+    "upsert_pet": lambda s, x: upsert_pet(s, changed(KEYED_PET, weight_g=0)),
+    "upsert_pets": lambda s, x: upsert_pets(s, [KEYED_PET, changed(KEYED_PET, name="")]),
+    "upsert_user": lambda s, x: upsert_user(s, changed(KEYED_USER, name=None)),
+    "upsert_users": lambda s, x: upsert_users(s, [changed(KEYED_USER, email="ada")]),
 }
 VALUE_ERRORS: dict[str, Call] = {
     "create_pet": lambda s, x: create_pet(s, REX, on_similar="ask"),  # type: ignore[arg-type]
@@ -174,6 +204,10 @@ VALUE_ERRORS: dict[str, Call] = {
     "merge_users": lambda s, x: merge_users(s, x.ada, x.ada),
     "stream_pets": lambda s, x: drained(stream_pets(s, order_by="age")),  # type: ignore[arg-type]
     "stream_users": lambda s, x: drained(stream_users(s, order_by="email")),  # type: ignore[arg-type]
+    "upsert_pet": lambda s, x: upsert_pet(s, REX),
+    "upsert_pets": lambda s, x: upsert_pets(s, [KEYED_PET], by="microchip"),
+    "upsert_user": lambda s, x: upsert_user(s, ADA, by="name"),  # type: ignore[arg-type]
+    "upsert_users": lambda s, x: upsert_users(s, [ADA]),
 }
 OTHERS: dict[tuple[str, str], Call] = {
     ("anonymise_user", "UserNotFoundError"): lambda s, x: anonymise_user(s, NOBODY),
@@ -215,6 +249,16 @@ OTHERS: dict[tuple[str, str], Call] = {
     ("update_user", "AlreadyExistsError"): lambda s, x: update_user(s, x.bob, UserUpdate(email="ada@example.com")),
     ("update_user", "StaleVersionError"): lambda s, x: update_user(s, x.ada, UserUpdate(), expected_version=7),
     ("update_user", "UserNotFoundError"): lambda s, x: update_user(s, NOBODY, UserUpdate(name="Bob")),
+    ("upsert_pet", "AlreadyExistsError"): lambda s, x: upsert_pet(s, with_values(KEYED_PET, microchip=CHIP)),
+    ("upsert_pet", "InvalidValueError"): lambda s, x: upsert_pet(s, KEYED_DEAD_PET, by="microchip"),
+    ("upsert_pet", "PetDeceasedError"): lambda s, x: upsert_pet(s, with_values(KEYED_DEAD_PET, owner_id=x.bob)),
+    ("upsert_pet", "UserNotFoundError"): lambda s, x: upsert_pet(s, with_values(KEYED_PET, owner_id=NOBODY)),
+    ("upsert_pets", "AlreadyExistsError"): lambda s, x: upsert_pets(s, [with_values(KEYED_PET, microchip=CHIP)]),
+    ("upsert_pets", "InvalidValueError"): lambda s, x: upsert_pets(s, [KEYED_DEAD_PET], by="microchip"),
+    ("upsert_pets", "PetDeceasedError"): lambda s, x: upsert_pets(s, [with_values(KEYED_DEAD_PET, owner_id=x.bob)]),
+    ("upsert_pets", "UserNotFoundError"): lambda s, x: upsert_pets(s, [with_values(KEYED_PET, owner_id=NOBODY)]),
+    ("upsert_user", "AlreadyExistsError"): lambda s, x: upsert_user(s, with_values(KEYED_USER, email=ADA.email)),
+    ("upsert_users", "AlreadyExistsError"): lambda s, x: upsert_users(s, [with_values(KEYED_USER, email=ADA.email)]),
 }
 # In a database without tables.
 DATABASE_ERRORS: dict[str, Call] = {
@@ -249,6 +293,10 @@ DATABASE_ERRORS: dict[str, Call] = {
     "transfer_pet": lambda s, x: transfer_pet(s, 1, 2),
     "update_pet": lambda s, x: update_pet(s, 1, PetUpdate(name="Rex")),
     "update_user": lambda s, x: update_user(s, 1, UserUpdate(name="Ada")),
+    "upsert_pet": lambda s, x: upsert_pet(s, KEYED_PET),
+    "upsert_pets": lambda s, x: upsert_pets(s, [KEYED_PET]),
+    "upsert_user": lambda s, x: upsert_user(s, KEYED_USER),
+    "upsert_users": lambda s, x: upsert_users(s, [KEYED_USER]),
 }
 PROMISES: dict[tuple[str, str], Call] = {
     **{(name, "TypeError"): call for name, call in TYPE_ERRORS.items()},
@@ -258,11 +306,19 @@ PROMISES: dict[tuple[str, str], Call] = {
 }
 # What takes a full disk, another transaction or a missing library.
 ELSEWHERE = {
+    ("get_pet", "StorageError"): "test_row_locks.py",
+    ("get_pet", "TransactionConflictError"): "test_row_locks.py",
+    ("get_user", "StorageError"): "test_row_locks.py",
+    ("get_user", "TransactionConflictError"): "test_row_locks.py",
     ("import_pets", "AlreadyExistsError"): "test_import_conflicts.py",
     ("import_pets", "ModuleNotFoundError"): "test_importing.py",
     ("import_pets", "StorageError"): "test_sources.py",
     ("import_pets", "TransactionConflictError"): "test_import_conflicts.py",
     ("merge_users", "TransactionConflictError"): "test_concurrent_merges.py",
+    **dict.fromkeys(
+        ((name, "TransactionConflictError") for name in ("upsert_pet", "upsert_pets", "upsert_user", "upsert_users")),
+        "test_upserts.py",
+    ),
 }
 BUILT_IN = {"TypeError": TypeError, "ValueError": ValueError, "OSError": OSError, "ValidationError": ValidationError}
 
@@ -272,7 +328,10 @@ async def stored(session: AsyncSession) -> AsyncIterator[Stored]:
     users = [await create_user(session, UserCreate(name=name)) for name in ("Bob", "Carl")]
     ada = await create_user(session, ADA)
     rex = await create_pet(session, PetCreate(name="Rex", microchip=CHIP, owner_id=ada.id))
-    dead = await create_pet(session, PetCreate(name="Max", status="deceased", deceased_on="2024-01-01"))  # type: ignore[arg-type]
+    dead = await create_pet(
+        session,
+        PetCreate(name="Max", microchip=DEAD_CHIP, external_ref="MAX", status="deceased", deceased_on=date(2024, 1, 1)),
+    )
     tom = await create_pet(session, PetCreate(name="Tom"))
     table = (
         "CREATE TABLE visit (id INTEGER PRIMARY KEY, user_id INTEGER, pet_id INTEGER,"

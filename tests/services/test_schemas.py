@@ -15,6 +15,7 @@ from sqlmodel_alembic_async import (
     Database,
     Pet,
     PetCreate,
+    UpsertReport,
     UserCreate,
     UserHasPetsError,
     UserNotFoundError,
@@ -22,8 +23,14 @@ from sqlmodel_alembic_async import (
     create_pets,
     create_user,
     delete_user,
+    get_pet,
+    get_user,
     list_pets,
+    list_users,
     transfer_pet,
+    upsert_pet,
+    upsert_pets,
+    upsert_user,
 )
 from sqlmodel_alembic_async.models import TABLES
 
@@ -86,3 +93,20 @@ async def test_the_other_conflicts_have_their_names_too(session: AsyncSession) -
     with pytest.raises(AlreadyExistsError) as caught:
         await create_user(session, UserCreate(name="Ada", email="ada@example.com"))
     assert caught.value.field == "email"
+
+
+async def test_rows_are_locked_related_and_upserted_there(session: AsyncSession) -> None:
+    ada, _ = await upsert_user(session, UserCreate(name="Ada", external_ref="S1"))
+    rows = [PetCreate(name=name, external_ref=name, owner_id=ada.id) for name in ("Rex", "Max")]
+    assert await upsert_pets(session, rows) == UpsertReport(2, 0, 0)
+    changed = [PetCreate(name="Rex", external_ref="Rex", color="red"), PetCreate(name="Leo", external_ref="Leo")]
+    assert await upsert_pets(session, changed) == UpsertReport(1, 1, 0)
+    leo, outcome = await upsert_pet(session, PetCreate(name="Leo", external_ref="Leo", owner_id=ada.id))
+    assert (outcome, leo.owner_id) == ("updated", ada.id)
+
+    assert [pet.name for pet in (await list_users(session, with_pets=True)).items[0].pets] == ["Max", "Rex", "Leo"]
+    assert (await get_pet(session, leo.id, with_owner=True, for_update=True)).owner is ada
+    assert await get_user(session, ada.id, for_update=True) is ada
+    await session.commit()
+    with pytest.raises(UserNotFoundError):
+        await upsert_pets(session, [rows[0].model_copy(update={"owner_id": NOBODY})])

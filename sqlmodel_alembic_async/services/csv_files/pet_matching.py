@@ -7,7 +7,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from ...models import Pet, PetCreate, PetUpdate, check_agreement
 from ..statements import key_lookup
 from ..statements.chunks import mapped
-from ..statements.column_values import valid_values
+from ..statements.column_values import settle_birth_date, valid_values
 from .file_rows import ImportedFile, ImportedRow, non_blank_values
 
 _ANY_ID = 1  # Stands for the id of an owner who is not known yet: the checks only ask whether there is one.
@@ -36,16 +36,7 @@ def _check_changes(file: ImportedFile, row: ImportedRow, stored: dict[str, Any])
     acquired_on = {"acquired_on": values.pop("acquired_on")} if "acquired_on" in values else {}
     with file.rejecting(row, ""):
         row.pet_values = non_blank_values(PetUpdate.model_validate(values)) | acquired_on
-        if _estimates_a_stored_date(row.pet_values, stored):
-            del row.pet_values["birth_date"], row.pet_values["birth_date_estimated"]
-        if row.pet_values.get("birth_date", stored["birth_date"]) != stored["birth_date"]:
-            row.pet_values.setdefault("birth_date_estimated", False)  # The stored flag is about the stored date.
+        if "birth_date" in row.pet_values:
+            settle_birth_date(row.pet_values, stored)
         owner_id = _ANY_ID if row.owner_values else stored["owner_id"]
         check_agreement({**stored, **row.pet_values, "owner_id": owner_id})
-
-
-def _estimates_a_stored_date(values: dict[str, Any], stored: dict[str, Any]) -> bool:
-    """Tell whether a row only estimates the year of a birth date that is stored exactly."""
-    if not values.get("birth_date_estimated") or "birth_date" not in values or stored["birth_date"] is None:
-        return False
-    return not stored["birth_date_estimated"] and values["birth_date"].year == stored["birth_date"].year

@@ -1,9 +1,9 @@
 """The filters of users and pets; lists, counts, streams, exports and figures take them."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
 from ...fields import Breed, Date, Flag, Id, Moment, SearchText, Sex, Species, Status
@@ -17,31 +17,56 @@ _LAST_CHARACTER = 0x10FFFF
 _SURROGATES = range(0xD800, 0xE000)
 
 
-class RowFilters(TypedDict, total=False):
-    """The filters of both; list_users() and list_pets() explain each."""
+def _not_blank(text: str | None) -> str:
+    if text is None:  # A blank text is one that a field reads as null.
+        raise ValueError("must not be blank: to ask for pets without one, use species_known or breed_known")
+    return text
 
-    name_prefix: SearchText
-    name_contains: SearchText
+
+_NotBlank = AfterValidator(_not_blank)
+
+
+class RowFilters(TypedDict, total=False):
+    """The filters of both; list_users() and list_pets() explain each. None does not filter."""
+
+    name_prefix: SearchText | None
+    name_contains: SearchText | None
     archived: Flag | None
-    changed_since: Moment
+    changed_since: Moment | None
 
 
 class UserFilters(RowFilters, total=False):
-    """The filters of users; list_users() explains each."""
+    """The filters of users; list_users() explains each. None does not filter."""
 
 
 class PetFilters(RowFilters, total=False):
-    """The filters of pets; list_pets() explains each."""
+    """The filters of pets; list_pets() explains each. None does not filter."""
 
-    owner_id: Id
-    ownerless: Flag
-    species: Species
-    breed: Breed
-    sex: Sex
-    status: Status
-    born_from: Date
-    born_until: Date
-    microchipped: Flag
+    owner_id: Id | None
+    ownerless: Flag | None
+    species: Annotated[Species, _NotBlank] | None
+    species_known: Flag | None
+    breed: Annotated[Breed, _NotBlank] | None
+    breed_known: Flag | None
+    sex: Sex | None
+    status: Status | None
+    born_from: Date | None
+    born_until: Date | None
+    microchipped: Flag | None
+
+
+# The filters that ask whether a column is null: the column, and the value of the filter that asks for null.
+_NULL_FILTERS = {
+    "ownerless": ("owner_id", True),
+    "microchipped": ("microchip", False),
+    "species_known": ("species", False),
+    "breed_known": ("breed", False),
+}
+_TERMS_OF_PETS = {
+    **{name: (name, "eq") for name in ("owner_id", "species", "breed", "sex", "status")},
+    "born_from": ("birth_date", "ge"),
+    "born_until": ("birth_date", "le"),
+}
 
 
 def filter_adapter(filters: type[Filters]) -> TypeAdapter[Filters]:
@@ -71,17 +96,12 @@ def pet_terms(filters: PetFilters) -> Terms:
     """Return the conditions that the filters stand for."""
     filters = validated(_PET_FILTERS, filters, PetFilters.__annotations__)
     terms = row_terms(filters)
-    for name in ("owner_id", "species", "breed", "sex", "status"):
-        if name in filters:
-            terms |= null_term(name, True) if filters[name] is None else {(name, "eq"): filters[name]}
-    if "ownerless" in filters:
-        terms |= null_term("owner_id", filters["ownerless"])
-    if "microchipped" in filters:
-        terms |= null_term("microchip", not filters["microchipped"])
-    if "born_from" in filters:
-        terms["birth_date", "ge"] = filters["born_from"]
-    if "born_until" in filters:
-        terms["birth_date", "le"] = filters["born_until"]
+    for name, value in filters.items():
+        if value is not None and name in _TERMS_OF_PETS:
+            terms[_TERMS_OF_PETS[name]] = value
+        elif value is not None and name in _NULL_FILTERS:
+            column, asks_for_null = _NULL_FILTERS[name]
+            terms |= null_term(column, value is asks_for_null)
     return terms
 
 
@@ -96,8 +116,8 @@ def row_terms(filters: RowFilters) -> Terms:
         terms["name_key", "contains"] = part
     if (archived := filters.get("archived", False)) is not None:
         terms |= null_term("archived_at", not archived)
-    if "changed_since" in filters:
-        terms["updated_at", "ge"] = filters["changed_since"]
+    if (changed_since := filters.get("changed_since")) is not None:
+        terms["updated_at", "ge"] = changed_since
     return terms
 
 

@@ -40,7 +40,7 @@ async def insert_all(session: AsyncSession, model: type[Row], values: list[dict[
         return
     # Leave out columns that are null in all rows: a null parameter costs as much as a value.
     names = [name for name in values[0] if any(row[name] is not None for row in values)] if values else []
-    for portion in _portions(values, len(names)):
+    for portion in portions(values, len(names)):
         async with statement(session):
             parameters = [{name: row[name] for name in names} for row in portion]
             await session.exec(sa.insert(sa.inspect(model).local_table), params=parameters)
@@ -52,7 +52,7 @@ async def insert_returning_ids(session: AsyncSession, model: type[Row], values: 
         rows: list[Any] = await unit_of_work.insert(session, model, values)
         return [row.id for row in rows]
     ids: list[int] = []
-    for portion in _portions(values, len(sa.inspect(model).local_table.c)):
+    for portion in portions(values, len(sa.inspect(model).local_table.c)):
         ids += await _insert_returning_ids(session, model, portion)
     return ids
 
@@ -63,13 +63,17 @@ async def _insert_returning_ids(session: AsyncSession, model: type[Row], values:
         await session.connection()  # Only a connected dialect knows whether the server is MariaDB, which has RETURNING.
         if dialect_of(session, model).insert_executemany_returning_sort_by_parameter_order:
             returning = sa.insert(table).returning(table.c.id, sort_by_parameter_order=True)
-            # Stay below max_allowed_packet of MariaDB, which is four times NOTES_LENGTH in bytes.
-            has_long_notes = sum(len(row["notes"] or "") for row in values) > NOTES_LENGTH
-            options = {"insertmanyvalues_page_size": 1 if has_long_notes else BATCH_SIZE}
-            return list((await session.exec(returning, params=values, execution_options=options)).scalars())
+            return list((await session.exec(returning, params=values, execution_options=paging(values))).scalars())
         insertion = prebuilt.insertion(model)
         results: list[Any] = [await session.exec(insertion, params=prebuilt.named(row)) for row in values]
         return [result.inserted_primary_key.id for result in results]
+
+
+def paging(values: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the execution options by which an INSERT … RETURNING has all rows in one statement, if it can."""
+    # Stay below max_allowed_packet of MariaDB, which is four times NOTES_LENGTH in bytes.
+    has_long_notes = sum(len(row.get("notes") or "") for row in values) > NOTES_LENGTH
+    return {"insertmanyvalues_page_size": 1 if has_long_notes else BATCH_SIZE}
 
 
 async def update_each(session: AsyncSession, model: type[Row], changes: dict[int, dict[str, Any]]) -> None:
@@ -83,13 +87,14 @@ async def update_each(session: AsyncSession, model: type[Row], changes: dict[int
         parameters = {**prebuilt.named(values), "new_updated_at": now, "row_id": row_id}
         by_columns.setdefault(frozenset(values), []).append(parameters)
     for names, rows in by_columns.items():
-        for portion in _portions(rows, len(names)):
+        for portion in portions(rows, len(names)):
             async with statement(session):
                 remember(session.sync_session, model, (row["row_id"] for row in portion))
                 await session.exec(prebuilt.patch(model, names, False), params=portion, execution_options=REMEMBERED)
 
 
-def _portions(rows: list[dict[str, Any]], width: int) -> Iterator[list[dict[str, Any]]]:
+def portions(rows: list[dict[str, Any]], width: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows, each of which has `width` values, in lists for one statement each."""
     # SQLAlchemy prepares all parameters of a statement in one step, during which other tasks wait.
     size = _MAX_PARAMETERS // max(width, 1)
     return (rows[start : start + size] for start in range(0, len(rows), size))

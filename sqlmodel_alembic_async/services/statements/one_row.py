@@ -1,12 +1,11 @@
 """Statements on one row, of users and of pets."""
 
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, make_transient_to_detached
 from sqlalchemy.orm.util import identity_key
-from sqlalchemy.sql.base import ExecutableOption
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -16,20 +15,17 @@ from ...fields import is_id
 from ...models import PetCreate, PetUpdate, Row, UserCreate, UserUpdate
 from ...undo import REMEMBERED, remember, remember_insert
 from . import prebuilt, unit_of_work
-from .column_values import changed_values, new_values
+from .column_values import Shape, as_shape, changed_values, new_values
 from .execution import POPULATE_EXISTING, as_written, dialect_of, fetch_one, statement
-
-Scalar = TypeVar("Scalar")
 
 OnSimilar = Literal["allow", "error"]  # What create_user() and create_pet() do if similar rows exist.
 
 
-async def fetch_by_id(session: AsyncSession, model: type[Row], row_id: int, *options: ExecutableOption) -> Row | None:
+async def fetch_by_id(session: AsyncSession, model: type[Row], row_id: int) -> Row | None:
     """Return one row, or None."""
     if not is_id(row_id):
         return None
-    query = prebuilt.selection(model)
-    return await fetch_one(session, query.options(*options) if options else query, {"row_id": row_id})
+    return await fetch_one(session, prebuilt.selection(model), {"row_id": row_id})
 
 
 async def fetch_as_written(session: AsyncSession, model: type[Row], row_id: int) -> Row | None:
@@ -49,10 +45,11 @@ async def insert(session: AsyncSession, model: type[Row], shape: UserCreate | Pe
         result: Any = await session.exec(insertion, params=parameters, execution_options=REMEMBERED)
         values |= {"id": result.inserted_primary_key.id, "archived_at": None}
         remember_insert(session.sync_session, model, values["id"])
-        return _persistent(session.sync_session, model, values)
+        return persistent(session.sync_session, model, values)
 
 
-def _persistent(session: Session, model: type[Row], values: dict[str, Any]) -> Row:
+def persistent(session: Session, model: type[Row], values: dict[str, Any]) -> Row:
+    """Return the row of these columns, which has been inserted, as a row of the session."""
     # All values are known. To return and load the row would double the time.
     held = session.identity_map.get(identity_key(model, values["id"]))
     if held is not None:
@@ -102,11 +99,13 @@ async def delete(session: AsyncSession, model: type[Row], row_id: int, *conditio
         return bool((await session.exec(deletion, params={"row_id": row_id}, execution_options=options)).rowcount)
 
 
-def expect(shape: type[Scalar], data: object) -> Scalar:
-    """Return the data; raise TypeError if it is not of this shape."""
+def expect(shape: type[Shape], data: object) -> Shape:
+    """Return the data as this very shape; raise TypeError if it is of another one, or has fields of its own."""
+    if type(data) is shape:
+        return data
     if not isinstance(data, shape):
         raise TypeError(f"expected {shape.__name__}, not {type(data).__name__}")
-    return data
+    return as_shape(shape, data)
 
 
 async def patch(
@@ -124,15 +123,16 @@ async def patch(
         if row is not None and expected_version not in (None, row.version):
             raise StaleVersionError(expected_version)
         return row
-    row = await _patch(session, model, row_id, values, expected_version) if possible else None
+    row = await patch_values(session, model, row_id, values, expected_version) if possible else None
     if row is None and expected_version is not None and await fetch_as_written(session, model, row_id) is not None:
         raise StaleVersionError(expected_version)
     return row
 
 
-async def _patch(
+async def patch_values(
     session: AsyncSession, model: type[Row], row_id: int, values: dict[str, Any], expected_version: int | None
 ) -> Row | None:
+    """Update columns of one row, and return it; None if it does not exist or is not at the expected version."""
     if not is_id(row_id):
         return None
     if unit_of_work.is_heard(session, model, "update"):

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import operator
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ...display import Table
 
 OrderBy = Literal["name", "-name", "created_at", "-created_at", "updated_at", "-updated_at", "id", "-id"]
+
+Load = Callable[[AsyncSession, list[Row]], Awaitable[None]]
 
 MAX_LIMIT = 1000
 _MAX_OFFSET = 2**31 - 1
@@ -66,8 +68,12 @@ async def fetch_page(
     limit: int,
     after: str | None,
     offset: int,
+    load: Load[Row] | None = None,
 ) -> Page[Row]:
-    """Return one page; the statement reads one more row, to find out whether a next page exists."""
+    """Return one page; the statement reads one more row, to find out whether a next page exists.
+
+    `load` loads what the rows of the page refer to.
+    """
     _check_number("limit", limit, 1, MAX_LIMIT)
     _check_number("offset", offset, 0, _MAX_OFFSET)
     if order_by not in get_args(OrderBy):
@@ -85,14 +91,20 @@ async def fetch_page(
     fetch_all = chunks.fetch_all if limit > chunks.SLICE else execution.fetch_all
     found = await fetch_all(session, _query(order, frozenset(terms), cursor_dialect, bool(offset)), values)
     items = found[:limit]
+    if load is not None:
+        await load(session, items)
     return Page(items, order.cursor(items[-1]) if len(found) > limit else None)
 
 
-async def stream(session: AsyncSession, model: type[Row], terms: Terms, *, order_by: OrderBy) -> AsyncIterator[Row]:
+async def stream(
+    session: AsyncSession, model: type[Row], terms: Terms, *, order_by: OrderBy, load: Load[Row] | None = None
+) -> AsyncIterator[Row]:
     """Yield every row, page by page, in constant memory; between two rows, the session can execute other statements."""
     after: str | None = None
     while True:
-        page = await fetch_page(session, model, terms, order_by=order_by, limit=MAX_LIMIT, after=after, offset=0)
+        page = await fetch_page(
+            session, model, terms, order_by=order_by, limit=MAX_LIMIT, after=after, offset=0, load=load
+        )
         for row in page.items:
             yield row
         if (after := page.next) is None:

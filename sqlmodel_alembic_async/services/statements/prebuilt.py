@@ -59,6 +59,24 @@ def selection(model: type[Row]) -> SelectOfScalar[Row]:
 
 
 @cache
+def locking_selection(model: type[Row]) -> SelectOfScalar[Row]:
+    """Select and lock the row `row_id`."""
+    return _locking(selection(model))
+
+
+@cache
+def selection_by(model: type[Row], name: str, *, locked: bool) -> SelectOfScalar[Row]:
+    """Select the row that has the value `key` in a unique column; lock it if `locked`."""
+    query = select(model).where(col(getattr(model, name)) == sa.bindparam("key"))
+    return _locking(query) if locked else query
+
+
+def _locking(query: SelectOfScalar[Row]) -> SelectOfScalar[Row]:
+    # FOR NO KEY UPDATE on PostgreSQL: a new pet of a locked user need not wait.
+    return query.with_for_update(key_share=True)
+
+
+@cache
 def insertion(model: type[Row]) -> sa.Insert:
     """Insert one row of new_values()."""
     table = _table(model)

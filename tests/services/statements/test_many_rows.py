@@ -31,10 +31,10 @@ from ..csv_files.imports import pets_of, rows
 def test_the_parameters_of_a_wide_statement_are_made_in_portions() -> None:
     rows: list[dict[str, Any]] = [{"id": number} for number in range(2500)]
 
-    assert [len(portion) for portion in many_rows._portions(rows, 10)] == [1000, 1000, 500]
-    assert [len(portion) for portion in many_rows._portions(rows, 22)] == [454] * 5 + [230]
-    assert [row for portion in many_rows._portions(rows, 22) for row in portion] == rows
-    assert list(many_rows._portions([], 0)) == []
+    assert [len(portion) for portion in many_rows.portions(rows, 10)] == [1000, 1000, 500]
+    assert [len(portion) for portion in many_rows.portions(rows, 22)] == [454] * 5 + [230]
+    assert [row for portion in many_rows.portions(rows, 22) for row in portion] == rows
+    assert list(many_rows.portions([], 0)) == []
 
 
 async def test_a_bulk_insert_is_all_or_nothing(db: Database) -> None:

@@ -1,21 +1,30 @@
 """The statements on one row, and the row that the session has afterwards."""
 
+from typing import Any
+
 import pytest
 import sqlalchemy as sa
-from sqlmodel import col
+from pydantic import ConfigDict, ValidationError
+from sqlmodel import Field, col
 
 from sqlmodel_alembic_async import (
     AsyncSession,
     Database,
     Pet,
     PetCreate,
+    PetUpdate,
     User,
     UserCreate,
+    UserUpdate,
+    count_pets,
     count_users,
+    create_pet,
+    create_pets,
     create_user,
     create_users,
     delete_pet,
     get_user,
+    update_pet,
     update_user,
 )
 from sqlmodel_alembic_async.services.statements import one_row
@@ -31,6 +40,92 @@ async def test_only_shapes_are_accepted(session: AsyncSession, data: UserCreate)
         await create_users(session, [data])
     with pytest.raises(TypeError, match="expected UserUpdate"):
         await update_user(session, 1, data)
+
+
+class Visitor(PetCreate):
+    room: int = 1
+    vet: str | None = None
+
+
+class VisitorUpdate(PetUpdate):
+    owner_id: int | None = None
+
+
+class Customer(UserCreate):
+    model_config = ConfigDict(extra="allow")
+
+
+class CustomerUpdate(UserUpdate):
+    discount: int = 0
+
+
+async def test_a_subclass_with_more_fields_is_refused_by_their_names(session: AsyncSession) -> None:
+    visitor = Visitor(name="Rex", vet="Eve")
+    with pytest.raises(TypeError, match=r"^Visitor has fields that PetCreate does not have: room, vet\b"):
+        await create_pet(session, visitor)
+    with pytest.raises(TypeError, match=r"Visitor .*: room, vet"):
+        await create_pet(session, visitor, on_similar="error")
+    with pytest.raises(TypeError, match=r"Visitor .*: room, vet"):
+        await create_pets(session, [PetCreate(name="Max"), visitor])
+    with pytest.raises(TypeError, match=r"VisitorUpdate .*: owner_id"):
+        await update_pet(session, 1, VisitorUpdate(name="Rex"))
+    with pytest.raises(TypeError, match=r"Customer .*: discount, since"):
+        await create_user(session, Customer(name="Ada", since=2020, discount=3))
+    with pytest.raises(TypeError, match=r"CustomerUpdate .*: discount"):
+        await update_user(session, 1, CustomerUpdate())
+
+    assert await count_pets(session) == 0
+    assert await create_user(session, Customer(name="Ada")) is not None
+
+
+class LoosePet(PetCreate):
+    name: Any = "Rex"
+    species: str | None = "  Cat "
+    microchip: str | None = None
+    sex: str = "unknown"
+
+
+class LoosePetUpdate(PetUpdate):
+    name: str | None = None
+    species: str | None = None
+
+
+class ShortNames(UserCreate):
+    name: str = Field(max_length=3, alias="Full name")
+
+
+async def test_a_subclass_cannot_drop_a_rule_of_a_row(session: AsyncSession) -> None:
+    pet = await create_pet(session, LoosePet(breed="Manx"))
+
+    assert (pet.name, pet.species, pet.breed) == ("Rex", "cat", "Manx")
+    for bad in (LoosePet(microchip="12"), LoosePet(sex="none"), LoosePet(species="x" * 51), LoosePet(name=7)):
+        for work in (
+            create_pet(session, bad),
+            create_pet(session, bad, on_similar="error"),
+            create_pets(session, [PetCreate(name="Max"), bad]),
+        ):
+            with pytest.raises(ValidationError):
+                await work
+    assert await create_pets(session, [LoosePet(name=" Max ", species="DOG")]) == 1
+    assert await count_pets(session, species="dog", name_prefix="max") == 1
+
+
+async def test_a_subclass_of_an_update_cannot_drop_a_rule_of_a_row(session: AsyncSession) -> None:
+    pet = await create_pet(session, PetCreate(name="Rex", breed="Pug"))
+
+    changed = await update_pet(session, pet.id, LoosePetUpdate(species=" DOG "))
+
+    assert (changed.name, changed.species, changed.breed, changed.version) == ("Rex", "dog", "Pug", 2)
+    with pytest.raises(ValidationError):
+        await update_pet(session, pet.id, LoosePetUpdate(name=None))
+    with pytest.raises(ValidationError):
+        await update_pet(session, pet.id, LoosePetUpdate(species="x" * 51))
+
+
+async def test_a_subclass_keeps_the_rules_that_it_adds(session: AsyncSession) -> None:
+    assert (await create_user(session, ShortNames(**{"Full name": "Ada"}))).name == "Ada"
+    with pytest.raises(ValidationError):
+        await create_user(session, ShortNames(**{"Full name": "Ada"}).model_copy(update={"name": "Adelaide"}))
 
 
 @pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)
