@@ -108,9 +108,6 @@ def held_ids(session: AsyncSession, model: type[Row], ids: Iterable[int]) -> set
 
 async def refresh(session: AsyncSession, model: type[Row], ids: Iterable[int]) -> None:
     """Refresh these rows, which the session holds, after an update."""
-    ids = list(ids)
-    async with statement(session):
-        remember(session.sync_session, model, ids)
     await key_lookup.fetch_rows(session, model, "id", ids, written=True)
 
 

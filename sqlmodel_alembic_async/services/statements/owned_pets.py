@@ -7,9 +7,7 @@ from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ...models import Pet
-from ...undo import remember
 from . import many_rows
-from .execution import statement
 
 
 async def update_pets_of(
@@ -18,8 +16,6 @@ async def update_pets_of(
     """Update the pets of an owner that satisfy the conditions, also in the session, and return how many there are."""
     held = [pet for pet in session.sync_session.identity_map.values() if isinstance(pet, Pet)]
     ids: list[Any] = [pet.id for pet in held if pet.__dict__.get("owner_id") == owner_id]
-    async with statement(session):
-        remember(session.sync_session, Pet, ids)
     changed = await many_rows.update_all(session, Pet, values, col(Pet.owner_id) == owner_id, *conditions)
     # The UPDATE also changed, in the session only, a pet that has another owner in the database by now.
     await many_rows.refresh(session, Pet, ids)
