@@ -5,7 +5,7 @@ inherit it.
 """
 
 from inspect import Parameter, Signature
-from typing import Any, Self, get_type_hints
+from typing import TYPE_CHECKING, Any, Self, get_type_hints
 
 import sqlalchemy as sa
 from pydantic import ConfigDict, model_validator
@@ -19,7 +19,10 @@ _SHAPE: Any = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=
 
 
 class _Key(SQLModel):
-    id: f.Id | None = Field(default=None, primary_key=True, nullable=False)
+    if TYPE_CHECKING:
+        id: int = Field(default=None, primary_key=True)  # Only a row that has not been flushed has none.
+    else:
+        id: f.Id | None = Field(default=None, primary_key=True, nullable=False)
 
 
 class Bookkeeping(SQLModel):
