@@ -1,5 +1,7 @@
 """What the environment may say."""
 
+from typing import Literal
+
 import pytest
 
 from sqlmodel_alembic_async.settings import Settings
@@ -7,7 +9,7 @@ from sqlmodel_alembic_async.settings import Settings
 
 @pytest.mark.parametrize("empty", [None, ""])
 def test_without_an_environment_the_data_is_a_file_here(monkeypatch: pytest.MonkeyPatch, empty: str | None) -> None:
-    for name in ("DATABASE_URL", "SQLITE_SYNCHRONOUS"):
+    for name in ("DATABASE_URL", "DATABASE_ECHO", "SQLITE_SYNCHRONOUS"):
         if empty is None:
             monkeypatch.delenv(name, raising=False)
         else:
@@ -16,6 +18,7 @@ def test_without_an_environment_the_data_is_a_file_here(monkeypatch: pytest.Monk
     settings = Settings()
 
     assert settings.database_url.get_secret_value() == "sqlite+aiosqlite:///./data.db"
+    assert settings.database_echo is False
     assert settings.sqlite_synchronous == "FULL"
 
 
@@ -28,3 +31,12 @@ def test_the_environment_is_read_and_its_url_is_not_shown(monkeypatch: pytest.Mo
     assert settings.database_url.get_secret_value() == "postgresql://ada:secret@host/pets"
     assert settings.sqlite_synchronous == "EXTRA"
     assert "secret" not in repr(settings)
+
+
+@pytest.mark.parametrize(("text", "echo"), [("1", True), ("true", True), ("0", False), ("values", "values")])
+def test_the_environment_says_what_is_logged(
+    monkeypatch: pytest.MonkeyPatch, text: str, echo: bool | Literal["values"]
+) -> None:
+    monkeypatch.setenv("DATABASE_ECHO", text)
+
+    assert Settings().database_echo == echo
