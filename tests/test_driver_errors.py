@@ -439,3 +439,18 @@ async def test_a_commit_after_an_earlier_loss_says_that_nothing_is_in(db: Databa
     assert type(caught.value) is DatabaseUnavailableError
     async with db.reading() as session:
         assert await find_user_by_email(session, "lost@example.com") is None
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
+async def test_a_reader_that_cannot_write_any_more_is_told_to_roll_back_first(db: Database) -> None:
+    async with db.session() as session:
+        assert await find_user_by_email(session, "ada@example.com") is None
+        async with db.transaction() as other:
+            await create_user(other, UserCreate(name="Ada", email="ada@example.com"))
+
+        with pytest.raises(TransactionConflictError, match="has written since this one began to read: roll back first"):
+            await create_pet(session, PetCreate(name="Rex"))
+
+        await session.rollback()
+        await create_pet(session, PetCreate(name="Rex"))
+        await session.commit()

@@ -40,6 +40,7 @@ ROOMS = {
     "undo_log": {"models"},
     "undo": {"models", "undo_log"},
     "driver_errors": {"errors"},
+    "start_errors": {"errors", "driver_errors"},
     "settings": set(),
     "computed_once": set(),
     "engines.common": set(),

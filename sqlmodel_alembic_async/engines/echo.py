@@ -33,7 +33,7 @@ def set_echo(engine: Engine, echo: Echo) -> None:
     if echo not in (True, False, None, "values", "debug"):
         raise ValueError('echo must be True, False or "values"')
     logger = logging.getLogger(_LOGGER)
-    if logger.hasHandlers() and not logger.handlers:
+    if echo and logger.hasHandlers() and not logger.handlers:
         logger.addHandler(logging.NullHandler())  # SQLAlchemy would add a handler, and each line would appear twice.
     if echo == "values":
         engine.hide_parameters = False
