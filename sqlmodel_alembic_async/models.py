@@ -15,6 +15,7 @@ from .shapes import PetUpdate as PetUpdate
 from .shapes import UserCreate as UserCreate
 from .shapes import UserUpdate as UserUpdate
 from .shapes import check_agreement as check_agreement
+from .unloaded import explain_unloaded
 
 
 class _Table(SQLModel):
@@ -111,3 +112,5 @@ for _table in TABLES:
     sa.event.listen(SQLModel.metadata.tables[_table], "before_create", order_unique_constraints)
 validate_on_flush(UserRow, User)
 validate_on_flush(PetRow, Pet)
+explain_unloaded(User, pets=" or `get_user(session, user_id, with_pets=True)`")
+explain_unloaded(Pet, owner="")

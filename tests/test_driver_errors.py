@@ -223,7 +223,7 @@ async def test_a_read_that_is_not_awaited_keeps_its_name(db: Database, block: st
         session.expire(pet)
         _ = pet.name
 
-    with pytest.raises(MissingGreenlet, match="greenlet_spawn has not been called") as caught:
+    with pytest.raises(MissingGreenlet, match=r"read it again with `await session\.refresh") as caught:
         if block == "run_transaction":
             await db.run_transaction(read_expired)
         else:
