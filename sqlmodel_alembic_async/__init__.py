@@ -27,7 +27,7 @@ from .errors import (
     UserNotFoundError,
 )
 from .import_report import ImportReport, Rejection
-from .ipython import load_ipython_extension
+from .ipython import load_ipython_extension, unload_ipython_extension
 from .models import Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate
 from .services.lists import count_pets, count_users, list_pets, list_users, stream_pets, stream_users
 from .services.pets import (
@@ -144,6 +144,7 @@ __all__ = [
     "stream_pets",
     "stream_users",
     "transfer_pet",
+    "unload_ipython_extension",
     "update_pet",
     "update_user",
 ]

@@ -59,7 +59,9 @@ ROOMS = {
     "command_lock": set(),
     "migrations": {"databases", "driver_errors", "errors", "schema", "command_lock"},
     "migration_plan": {"migrations", "schema"},
-    "ipython": {"databases", "migrations", "errors"},
+    "prompt_changes": set(),
+    "prompt_session": {"prompt_changes", "sessions"},
+    "ipython": {"databases", "migrations", "prompt_session", "start_errors"},
 }
 
 FIRST_STEPS = """
