@@ -4,8 +4,8 @@ A field is declared once, in _UserFields or in a part of _PetFields: the Create 
 inherit it.
 """
 
-from inspect import Parameter, Signature
-from typing import TYPE_CHECKING, Any, Self, get_type_hints
+from inspect import Signature
+from typing import TYPE_CHECKING, Any, Self, get_origin
 
 import sqlalchemy as sa
 from pydantic import ConfigDict, model_validator
@@ -13,6 +13,7 @@ from sqlmodel import Field, SQLModel
 
 from . import fields as f
 from .columns import Text, UTCDateTime
+from .plain_signatures import UNCHANGED, plain_types, signature_of
 
 # Deferred: what only a program that uses it needs is not built at import.
 _SHAPE: Any = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=True)
@@ -98,16 +99,19 @@ def check_agreement(pet: dict[str, Any]) -> None:
         raise ValueError("acquired_on needs an owner_id")
 
 
-class _PlainSignature:
+class PlainSignature:
     """Shows fields with plain types in help() and IPython: pydantic's signature repeats every validator and column."""
 
     def __get__(self, instance: object, shape: type[SQLModel]) -> Signature:
-        types = get_type_hints(shape)
-        parameters = []
-        for name, field in shape.model_fields.items():
-            default = Parameter.empty if field.is_required() else field.default
-            parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=types[name]))
-        return Signature(parameters)
+        types = plain_types(shape)
+        fields = {name: field for name, field in shape.model_fields.items() if name not in Bookkeeping.model_fields}
+        is_update = not any(field.is_required() for field in fields.values())
+        defaults = {
+            name: UNCHANGED if is_update else field.default for name, field in fields.items() if not field.is_required()
+        }
+        related = shape.__sqlmodel_relationships__  # A row takes its related rows, too.
+        defaults |= {name: [] if get_origin(types[name]) is list else None for name in related}
+        return signature_of({name: types[name] for name in (*fields, *related)}, defaults)
 
 
 class _Shape(SQLModel):
@@ -115,7 +119,8 @@ class _Shape(SQLModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        cls.__signature__ = _PlainSignature()  # type: ignore[assignment]  # A descriptor: it is built when asked for.
+        # A descriptor: it is built when asked for.
+        cls.__signature__ = PlainSignature()  # type: ignore[assignment]
 
     # A deferred model is completed when it is first used, and gets pydantic's signature then.
     __pydantic_on_complete__ = __pydantic_init_subclass__

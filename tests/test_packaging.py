@@ -34,7 +34,8 @@ ROOMS = {
     "microchips": {"fields"},
     "schema": {"errors"},
     "schema_locks": {"errors", "schema"},
-    "shapes": {"fields", "columns"},
+    "plain_signatures": set(),
+    "shapes": {"fields", "columns", "plain_signatures"},
     "unloaded": set(),
     "models": {"schema", "row_validation", "shapes", "unloaded"},
     "display": {"models"},
@@ -50,8 +51,9 @@ ROOMS = {
     "engines": {"engines.common", "engines.sqlite", "engines.servers"},
     "services.statements": _BASE - {"import_report"} | {"columns", "display"},
     "services.duplicates": {"errors", "fields", "models", "services.statements"},
-    "services": {"errors", "fields", "models", "display", "services.statements", "services.duplicates"},
-    "services.csv_files": _BASE - {"undo"} | {"services.statements"},
+    "services": {"errors", "fields", "models", "display", "services.statements", "services.duplicates"}
+    | {"plain_signatures"},
+    "services.csv_files": _BASE - {"undo"} | {"services.statements", "plain_signatures"},
     "retries": {"errors"},
     "sessions": {"engines.common", "errors", "driver_errors", "undo"},
     "databases": {"settings", "computed_once", "engines", "driver_errors", "models", "retries", "sessions"}
