@@ -15,7 +15,8 @@ _READS = re.compile(
     flags=re.IGNORECASE | re.DOTALL,
 )
 _LOCKS = re.compile(
-    r"\bFOR\s+(?:NO\s+KEY\s+)?UPDATE\b|\bFOR\s+(?:KEY\s+)?SHARE\b|\bLOCK\s+IN\s+SHARE\b", flags=re.IGNORECASE
+    r"[\s(]*(?:SELECT|WITH)\b.*\b(?:FOR\s+(?:NO\s+KEY\s+)?UPDATE|FOR\s+(?:KEY\s+)?SHARE|LOCK\s+IN\s+SHARE)\b",
+    flags=re.IGNORECASE | re.DOTALL,
 )
 
 
@@ -72,7 +73,7 @@ class Changes:
         self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, is_many: bool
     ) -> None:
         self._is_running = False
-        if _LOCKS.search(statement):
+        if _LOCKS.match(statement):
             self.takes_locks = True
         elif not _READS.match(statement):
             # Not known for DDL, and by some drivers not for many rows.

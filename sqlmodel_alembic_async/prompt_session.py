@@ -128,7 +128,7 @@ class PromptSession:
             failed = "A statement" if error is None else "The cell"
             print(f"{failed} failed: the session is rolled back{undone}.")  # noqa: T201  # for the user
             return session.rollback
-        if count or changes.takes_locks:
+        if count or (changes.takes_locks and error is None):
             self._tell_waiting(count, again=error is not None)
             return None
         return session.commit

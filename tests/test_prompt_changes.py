@@ -25,7 +25,7 @@ from sqlmodel_alembic_async import (
     pet_statistics,
     update_pet,
 )
-from sqlmodel_alembic_async.prompt_changes import _READS, Changes
+from sqlmodel_alembic_async.prompt_changes import _LOCKS, _READS, Changes
 
 Work = Callable[[AsyncSession, int], Awaitable[object]]
 
@@ -158,6 +158,7 @@ async def test_locked_rows_are_no_changes(session: AsyncSession, changes: Change
         "WITH gone AS (DELETE FROM pet RETURNING id) SELECT * FROM gone",
         "-- a comment\nINSERT INTO pet",
         "SELECT 1 INTO other",
+        "INSERT INTO pet SELECT * FROM other FOR UPDATE",
         "CREATE TABLE x (id int)",
         "REPLACE INTO pet",
         "CALL x()",
@@ -165,6 +166,7 @@ async def test_locked_rows_are_no_changes(session: AsyncSession, changes: Change
 )
 def test_what_may_write_is_no_read(statement: str) -> None:
     assert not _READS.match(statement)
+    assert not _LOCKS.match(statement)
 
 
 async def test_rows_of_a_statement_for_many_values_count_each(session: AsyncSession, changes: Changes) -> None:

@@ -204,6 +204,9 @@ async def test_a_row_that_was_locked_stays_locked_for_the_next_cell(prompt: Prom
 
     assert prompt.session.in_transaction()
 
+    await prompt.cell(get_pet(prompt.session, 10**9))
+    assert not prompt.session.in_transaction()
+
 
 async def test_a_task_that_uses_the_session_is_not_disturbed(prompt: Prompt) -> None:
     session = prompt.session
