@@ -9,7 +9,7 @@ from sqlmodel import Relationship, SQLModel
 
 from .row_validation import validate_on_flush
 from .schema import order_unique_constraints
-from .shapes import Bookkeeping, PetRow, PlainSignature, UserRow
+from .shapes import Bookkeeping, PetRow, UserRow, WithPlainSignature
 from .shapes import PetCreate as PetCreate  # The shapes are names of this module, too.
 from .shapes import PetUpdate as PetUpdate
 from .shapes import UserCreate as UserCreate
@@ -18,7 +18,7 @@ from .shapes import check_agreement as check_agreement
 from .unloaded import explain_unloaded
 
 
-class _Table(SQLModel):
+class _Table(WithPlainSignature):
     @declared_attr.directive
     def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805  # SQLAlchemy hands in the class
         # Every ORM update carries the version it read, so that a stale copy never overwrites a newer row.
@@ -110,8 +110,6 @@ TABLES = (str(User.__tablename__), str(Pet.__tablename__))
 sa.event.listen(Pet, "before_update", _forget_acquisition)
 for _table in TABLES:
     sa.event.listen(SQLModel.metadata.tables[_table], "before_create", order_unique_constraints)
-for _model in (User, Pet):
-    _model.__signature__ = PlainSignature()  # type: ignore[assignment]  # A descriptor, as in the shapes.
 validate_on_flush(UserRow, User)
 validate_on_flush(PetRow, Pet)
 explain_unloaded(User, pets=" or `get_user(session, user_id, with_pets=True)`")

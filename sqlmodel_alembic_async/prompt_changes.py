@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import event
@@ -66,8 +66,7 @@ class Changes:
     def _begin_statement(self, *statement: object) -> None:
         self._have_failed = self._have_failed or self._is_running
         self._is_running = True
-        if (task := asyncio.current_task()) is not None:
-            self.tasks.add(task)
+        self.tasks.add(cast("asyncio.Task[Any]", asyncio.current_task()))  # A coroutine runs in a task.
 
     def _end_statement(
         self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, is_many: bool

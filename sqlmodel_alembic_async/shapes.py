@@ -99,7 +99,7 @@ def check_agreement(pet: dict[str, Any]) -> None:
         raise ValueError("acquired_on needs an owner_id")
 
 
-class PlainSignature:
+class _PlainSignature:
     """Shows fields with plain types in help() and IPython: pydantic's signature repeats every validator and column."""
 
     def __get__(self, instance: object, shape: type[SQLModel]) -> Signature:
@@ -114,16 +114,20 @@ class PlainSignature:
         return signature_of({name: types[name] for name in (*fields, *related)}, defaults)
 
 
-class _Shape(SQLModel):
-    model_config = _SHAPE
+class WithPlainSignature(SQLModel):
+    """A model whose signature shows plain types."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        # A descriptor: it is built when asked for.
-        cls.__signature__ = PlainSignature()  # type: ignore[assignment]
+        """Replace pydantic's signature."""
+        cls.__signature__ = _PlainSignature()  # type: ignore[assignment]  # A descriptor: it is built when asked for.
 
     # A deferred model is completed when it is first used, and gets pydantic's signature then.
     __pydantic_on_complete__ = __pydantic_init_subclass__
+
+
+class _Shape(WithPlainSignature):
+    model_config = _SHAPE
 
 
 class UserCreate(_Shape, _UserFields):

@@ -58,8 +58,6 @@ def _explaining_relationship(
         try:
             return load(*state, **options)
         except InvalidRequestError as error:
-            if "lazy='raise'" not in str(error):
-                raise  # An application may load it in another way, which may fail for another reason.
             raise InvalidRequestError(
                 f'{error}: load it with `await session.refresh({row}, ["{name}"])`{other_way}'
             ) from None

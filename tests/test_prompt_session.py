@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -54,6 +54,14 @@ async def prompt(db: Database) -> AsyncIterator[Prompt]:
     prompt = Prompt(db.engine)
     yield prompt
     await prompt.session.close()
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """The event loop of a terminal's cells."""
+    loop = event_loop()
+    yield loop
+    loop.close()
 
 
 async def commit(prompt: Prompt, *work: Awaitable[object]) -> None:
@@ -285,11 +293,10 @@ async def test_an_interrupted_cell_of_a_notebook_has_no_result(
 
 
 def test_in_a_terminal_an_interrupted_cell_does_not_go_on(
-    migrated_url: URL, capsys: pytest.CaptureFixture[str]
+    migrated_url: URL, loop: asyncio.AbstractEventLoop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     db = Database(migrated_url)
     prompt = PromptSession(db.engine)
-    loop = event_loop()
 
     async def cell() -> None:
         await create_pet(prompt.session, PetCreate(name="Rex"))
@@ -311,11 +318,10 @@ def test_in_a_terminal_an_interrupted_cell_does_not_go_on(
 
 
 def test_in_a_terminal_the_end_of_a_transaction_can_be_interrupted(
-    migrated_url: URL, monkeypatch: pytest.MonkeyPatch
+    migrated_url: URL, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     db = Database(migrated_url)
     prompt = PromptSession(db.engine)
-    loop = event_loop()
     loop.run_until_complete(count_pets(prompt.session))
 
     async def slow_commit() -> None:
