@@ -26,7 +26,7 @@ class Database:
 
     Args:
         url: The database URL; by default the environment variable DATABASE_URL, or `./data.db` if that is not set.
-        options: Options of engines.create_engine().
+        options: Options of engines.create_engine(), for example `echo=True` to log SQL statements.
 
     """
 
@@ -60,20 +60,29 @@ class Database:
         Raises:
             ModuleNotFoundError: The database's driver is not installed.
             TypeError: An option is unknown, does not apply to this database, or is a custom creator on SQLite.
-            ValueError: The URL is not a database URL, or `synchronous` (SQLITE_SYNCHRONOUS) or `lock_timeout`
-                (SQLITE_LOCK_TIMEOUT) has a value that is not allowed.
+            ValueError: The URL is not a database URL, or `synchronous` (SQLITE_SYNCHRONOUS), `lock_timeout`
+                (SQLITE_LOCK_TIMEOUT) or `echo` (DATABASE_ECHO) has a value that is not allowed.
             sqlalchemy.exc.ArgumentError: SQLAlchemy does not know the database or the driver.
             sqlalchemy.exc.InvalidRequestError: The URL names a driver that is not async.
 
         """
-        options = self._options
+        settings = _settings()
+        defaults = {"echo": settings.database_echo}
         if self.url.get_backend_name() == "sqlite":
-            settings = _settings()
-            options = {
-                "synchronous": settings.sqlite_synchronous,
-                "lock_timeout": settings.sqlite_lock_timeout,
-            } | options
-        return engines.create_engine(self.url, **options)
+            defaults |= {"synchronous": settings.sqlite_synchronous, "lock_timeout": settings.sqlite_lock_timeout}
+        return engines.create_engine(self.url, **defaults | self._options)
+
+    @property
+    def echo(self) -> engines.Echo:
+        """Whether SQL statements are logged: True; "values": with their values, which are personal data; or False.
+
+        A change applies at once, also to open sessions. The first value is DATABASE_ECHO's.
+        """
+        return engines.get_echo(self.engine.sync_engine)
+
+    @echo.setter
+    def echo(self, echo: engines.Echo) -> None:
+        engines.set_echo(self.engine.sync_engine, echo)
 
     @ComputedOnce
     def _writer(self) -> AsyncEngine:

@@ -39,13 +39,11 @@ _DOES_NOT_FIT: _Codes = (
     | {"22000", "22001", "22003", "22007", "22008", "22021", "22P02", "22P05"}
     | {1264, 1292, 1366, 1406}
 )
+_SNAPSHOT: _Codes = {"SQLITE_BUSY_SNAPSHOT"}
 _CONFLICT: _Codes = (
-    {"SQLITE_BUSY", "SQLITE_BUSY_SNAPSHOT", "SQLITE_BUSY_RECOVERY", "SQLITE_BUSY_TIMEOUT"}
-    | {"SQLITE_LOCKED", "SQLITE_LOCKED_SHAREDCACHE"}
-    | {"40001", "40P01"}
-    | {1020, 1213, 3572}
+    {"SQLITE_BUSY_RECOVERY", "SQLITE_LOCKED", "SQLITE_LOCKED_SHAREDCACHE"} | {"40001", "40P01"} | {1020, 1213, 3572}
 )
-_LOCK_TIMEOUT: _Codes = {"55P03", 1205}
+_LOCK_TIMEOUT: _Codes = {"SQLITE_BUSY", "SQLITE_BUSY_TIMEOUT", "55P03", 1205}
 _UNAVAILABLE: _Codes = (
     {"3D000", "53300", "57P01", "57P02", "57P03", "57P05"}
     | {1040, 1044, 1045, 1049, 1053, 1203, 1698, 1927}
@@ -74,6 +72,9 @@ _STORAGE: dict[str | int | None, str] = {
     1792: "the transaction is read-only",
     1836: "the database is read-only",
 }
+
+LACKS_RIGHT = "the user of the database URL lacks a right on the table or the schema: grant it"
+IN_USE = "another object, such as a view, depends on the table: drop that object first"
 
 _CONNECTION_LOST = "8s2b"  # SQLAlchemy's code for a transaction whose connection was invalidated.
 
@@ -188,12 +189,18 @@ def _translate_code(driver: BaseException, code: str | int | None, statement: st
     if code in _NOT_NULL or code in _DOES_NOT_FIT:
         column = getattr(driver, "column_name", None) or _name(driver) or ""
         return InvalidValueError(field=column.rpartition(".")[2] or None)
+    if code in _SNAPSHOT:
+        return TransactionConflictError(
+            "another transaction has written since this one began to read: roll back first, and repeat this transaction"
+        )
     if code in _CONFLICT:
-        return TransactionConflictError("another transaction conflicted with this one: repeat this transaction")
+        return TransactionConflictError(
+            "another transaction conflicted with this one: roll back, and repeat this transaction"
+        )
     if code in _LOCK_TIMEOUT:
         return TransactionConflictError(
-            "another transaction, which may be idle, holds a lock on the table or the row: end that transaction, and"
-            " repeat this one"
+            "another transaction, which may be idle, holds a lock on the database, the table or the row: end that"
+            " transaction, and repeat this one"
         )
     if text := _STORAGE.get(code) or _STORAGE.get(_primary_code(code)):
         return StorageError(text)
@@ -202,9 +209,9 @@ def _translate_code(driver: BaseException, code: str | int | None, statement: st
     if code in _TABLE_MISSING or "no such table" in str(driver):
         return DatabaseError("a table is missing: migrate first, with `alembic upgrade head`")
     if code in _NO_RIGHT:
-        return DatabaseError("the user of the database URL lacks a right on the table or the schema: grant it")
+        return DatabaseError(LACKS_RIGHT)
     if code in _IN_USE:
-        return DatabaseError("another object, such as a view, depends on the table: drop that object first")
+        return DatabaseError(IN_USE)
     return DatabaseError("the database refused the statement: __cause__ has the class and code of the driver's error")
 
 

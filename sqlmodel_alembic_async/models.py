@@ -9,19 +9,16 @@ from sqlmodel import Relationship, SQLModel
 
 from .row_validation import is_as_a_service_wrote_it, validate_on_flush
 from .schema import order_unique_constraints
-from .shapes import Bookkeeping, PetRow, UserRow, mark_as_built
+from .shapes import Bookkeeping, DeferredModel, PetRow, UserRow
 from .shapes import PetCreate as PetCreate  # The shapes are names of this module, too.
 from .shapes import PetUpdate as PetUpdate
 from .shapes import UserCreate as UserCreate
 from .shapes import UserUpdate as UserUpdate
 from .shapes import check_agreement as check_agreement
+from .unloaded import explain_unloaded
 
 
-class _Table(SQLModel):
-    @classmethod
-    def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        mark_as_built(cls)
-
+class _Table(DeferredModel):
     @declared_attr.directive
     def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805  # SQLAlchemy hands in the class
         # Every ORM update carries the version it read, so that a stale copy never overwrites a newer row.
@@ -116,3 +113,5 @@ for _table in TABLES:
     sa.event.listen(SQLModel.metadata.tables[_table], "before_create", order_unique_constraints)
 validate_on_flush(UserRow, User)
 validate_on_flush(PetRow, Pet)
+explain_unloaded(User, pets=" or `get_user(session, user_id, with_pets=True)`")
+explain_unloaded(Pet, owner=" or `get_pet(session, pet_id, with_owner=True)`")

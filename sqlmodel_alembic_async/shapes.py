@@ -4,8 +4,8 @@ A field is declared once, in _UserFields or in a part of _PetFields: the Create 
 inherit it.
 """
 
-from inspect import Parameter, Signature
-from typing import Any, Self, get_type_hints
+from inspect import Signature
+from typing import TYPE_CHECKING, Any, Self, get_origin
 
 import sqlalchemy as sa
 from pydantic import ConfigDict, model_validator
@@ -13,13 +13,17 @@ from sqlmodel import Field, SQLModel
 
 from . import fields as f
 from .columns import Text, UTCDateTime
+from .plain_signatures import UNCHANGED, plain_types, signature_of
 
 # Deferred: what only a program that uses it needs is not built at import.
 _SHAPE: Any = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=True)
 
 
 class _Key(SQLModel):
-    id: f.Id | None = Field(default=None, primary_key=True, nullable=False)
+    if TYPE_CHECKING:
+        id: int = Field(default=None, primary_key=True)  # Only a row that has not been flushed has none.
+    else:
+        id: f.Id | None = Field(default=None, primary_key=True, nullable=False)
 
 
 class Bookkeeping(SQLModel):
@@ -99,33 +103,36 @@ class _PlainSignature:
     """Shows fields with plain types in help() and IPython: pydantic's signature repeats every validator and column."""
 
     def __get__(self, instance: object, shape: type[SQLModel]) -> Signature:
-        types = get_type_hints(shape)
-        parameters = []
-        for name, field in shape.model_fields.items():
-            default = Parameter.empty if field.is_required() else field.default
-            parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=types[name]))
-        return Signature(parameters)
+        types = plain_types(shape)
+        fields = {name: field for name, field in shape.model_fields.items() if name not in Bookkeeping.model_fields}
+        is_update = not any(field.is_required() for field in fields.values())
+        defaults = {
+            name: UNCHANGED if is_update else field.default for name, field in fields.items() if not field.is_required()
+        }
+        related = shape.__sqlmodel_relationships__  # A row takes its related rows, too.
+        defaults |= {name: [] if get_origin(types[name]) is list else None for name in related}
+        return signature_of({name: types[name] for name in (*fields, *related)}, defaults)
 
 
-def mark_as_built(model: type[SQLModel]) -> None:
-    """Let pydantic build at once what contains this deferred model, such as the body of a request in FastAPI.
-
-    FastAPI suppresses a warning of pydantic only while it registers a route. A type that contains a model with
-    `defer_build` is built at the first request instead.
-    """
-    model.model_config = {**model.model_config, "defer_build": False}
-
-
-class _Shape(SQLModel):
-    model_config = _SHAPE
+class DeferredModel(SQLModel):
+    """A model that pydantic builds when it is first used, and whose signature shows plain types."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        mark_as_built(cls)
+        """Replace pydantic's signature, and let pydantic build at once what contains this model.
+
+        FastAPI suppresses a warning of pydantic only while it registers a route. A type that contains a model with
+        `defer_build`, such as the body of a request, is built at the first request instead.
+        """
+        cls.model_config = {**cls.model_config, "defer_build": False}
         cls.__signature__ = _PlainSignature()  # type: ignore[assignment]  # A descriptor: it is built when asked for.
 
     # A deferred model is completed when it is first used, and gets pydantic's signature then.
     __pydantic_on_complete__ = __pydantic_init_subclass__
+
+
+class _Shape(DeferredModel):
+    model_config = _SHAPE
 
 
 class UserCreate(_Shape, _UserFields):

@@ -7,8 +7,10 @@ import threading
 import time
 from typing import Any, Literal
 
+from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import await_
+from sqlalchemy.util.concurrency import in_greenlet
 
 from . import forks
 from .driver_connections import socket_fd, terminate
@@ -63,6 +65,11 @@ class LoopPool(AsyncAdaptedQueuePool):
         self._share().overflow = overflow
 
     def _do_get(self) -> Any:
+        if not in_greenlet():
+            raise MissingGreenlet(
+                "a row or a relationship is not loaded, and cannot be loaded without await: use `await"
+                " session.refresh(row)` or `await session.refresh(row, [name])`"
+            )
         share = self._share()
         if share.loop_end_hook is None and not self.connections_outlive_loops:
             share.loop_end_hook = share.close_when_loop_ends()

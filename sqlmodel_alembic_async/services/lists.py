@@ -6,11 +6,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from typing_extensions import Unpack
 
 from ..models import Pet, User
+from ..plain_signatures import spell_out
 from .statements import many_rows, pages, related
 from .statements.filters import PetFilters, UserFilters, pet_terms, user_terms
 from .statements.pages import OrderBy, Page
 
 
+@spell_out(UserFilters, archived=False)
 async def list_users(
     session: AsyncSession,
     *,
@@ -53,6 +55,7 @@ async def list_users(
     )
 
 
+@spell_out(UserFilters, archived=False)
 async def count_users(session: AsyncSession, **filters: Unpack[UserFilters]) -> int:
     """Return how many users match the filters of list_users().
 
@@ -65,6 +68,7 @@ async def count_users(session: AsyncSession, **filters: Unpack[UserFilters]) -> 
     return await many_rows.count(session, User, user_terms(filters))
 
 
+@spell_out(UserFilters, archived=False)
 async def stream_users(
     session: AsyncSession, *, order_by: OrderBy = "name", with_pets: bool = False, **filters: Unpack[UserFilters]
 ) -> AsyncIterator[User]:
@@ -86,6 +90,7 @@ async def stream_users(
         yield user
 
 
+@spell_out(PetFilters, archived=False)
 async def list_pets(
     session: AsyncSession,
     *,
@@ -136,6 +141,7 @@ async def list_pets(
     )
 
 
+@spell_out(PetFilters, archived=False)
 async def count_pets(session: AsyncSession, **filters: Unpack[PetFilters]) -> int:
     """Return how many pets match the filters of list_pets().
 
@@ -148,6 +154,7 @@ async def count_pets(session: AsyncSession, **filters: Unpack[PetFilters]) -> in
     return await many_rows.count(session, Pet, pet_terms(filters))
 
 
+@spell_out(PetFilters, archived=False)
 async def stream_pets(
     session: AsyncSession, *, order_by: OrderBy = "name", with_owner: bool = False, **filters: Unpack[PetFilters]
 ) -> AsyncIterator[Pet]:

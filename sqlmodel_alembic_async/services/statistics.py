@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 from ..display import Table
 from ..fields import Sex, Status
 from ..models import Pet
+from ..plain_signatures import spell_out
 from .statements import execution, prebuilt
 from .statements.filters import PetFilters, pet_terms
 
@@ -70,6 +71,7 @@ class PetStatistics:
         return Table(("", "", "pets"), body, f"{self.total or 'no'} pet{'s' * (self.total != 1)}")
 
 
+@spell_out(PetFilters, archived=False)
 async def pet_statistics(session: AsyncSession, **filters: Unpack[PetFilters]) -> PetStatistics:
     """Return statistics about the pets that match the filters.
 

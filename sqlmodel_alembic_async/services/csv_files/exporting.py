@@ -13,6 +13,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from typing_extensions import Unpack
 
 from ...models import Pet, User
+from ...plain_signatures import spell_out
 from ..statements import chunks, prebuilt
 from ..statements.chunks import BATCH_SIZE
 from ..statements.filters import PetFilters, pet_terms
@@ -25,6 +26,7 @@ _LINE_END = "\r\n"
 _TEXT_SIZE = 2**18  # To write so many characters takes a few milliseconds.
 
 
+@spell_out(PetFilters, archived=False)
 async def export_pets(session: AsyncSession, target: TextTarget, **filters: Unpack[PetFilters]) -> int:
     """Write pets, each with its owner, as CSV to a path or an open text file, and return the number of pets.
 
