@@ -9,7 +9,7 @@ from sqlmodel import Relationship, SQLModel
 
 from .row_validation import is_as_a_service_wrote_it, validate_on_flush
 from .schema import order_unique_constraints
-from .shapes import Bookkeeping, DeferredModel, PetRow, UserRow
+from .shapes import Bookkeeping, PetRow, UserRow, WithPlainSignature, mark_as_built
 from .shapes import PetCreate as PetCreate  # The shapes are names of this module, too.
 from .shapes import PetUpdate as PetUpdate
 from .shapes import UserCreate as UserCreate
@@ -18,7 +18,12 @@ from .shapes import check_agreement as check_agreement
 from .unloaded import explain_unloaded
 
 
-class _Table(DeferredModel):
+class _Table(WithPlainSignature):
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
+        mark_as_built(cls)
+
     @declared_attr.directive
     def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805  # SQLAlchemy hands in the class
         # Every ORM update carries the version it read, so that a stale copy never overwrites a newer row.

@@ -114,25 +114,34 @@ class _PlainSignature:
         return signature_of({name: types[name] for name in (*fields, *related)}, defaults)
 
 
-class DeferredModel(SQLModel):
-    """A model that pydantic builds when it is first used, and whose signature shows plain types."""
+class WithPlainSignature(SQLModel):
+    """A model whose signature shows plain types."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        """Replace pydantic's signature, and let pydantic build at once what contains this model.
-
-        FastAPI suppresses a warning of pydantic only while it registers a route. A type that contains a model with
-        `defer_build`, such as the body of a request, is built at the first request instead.
-        """
-        cls.model_config = {**cls.model_config, "defer_build": False}
+        """Replace pydantic's signature."""
         cls.__signature__ = _PlainSignature()  # type: ignore[assignment]  # A descriptor: it is built when asked for.
 
     # A deferred model is completed when it is first used, and gets pydantic's signature then.
     __pydantic_on_complete__ = __pydantic_init_subclass__
 
 
-class _Shape(DeferredModel):
+def mark_as_built(model: type[SQLModel]) -> None:
+    """Let pydantic build at once what contains this deferred model, such as the body of a request in FastAPI.
+
+    FastAPI suppresses a warning of pydantic only while it registers a route. A type that contains a model with
+    `defer_build` is built at the first request instead.
+    """
+    model.model_config = {**model.model_config, "defer_build": False}
+
+
+class _Shape(WithPlainSignature):
     model_config = _SHAPE
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
+        mark_as_built(cls)
 
 
 class UserCreate(_Shape, _UserFields):

@@ -21,8 +21,16 @@ from sqlmodel_alembic_async import AsyncSession, database
 
 session: AsyncSession = database.session()
 
-async def example() -> None:
 """
+COROUTINE = "async def example() -> None:\n"
+
+
+def is_module(code: str) -> bool:
+    try:
+        compile(code, "<block>", "exec")
+    except SyntaxError:  # An await outside of a function, as in IPython.
+        return False
+    return True
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +42,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         blocks = [example.code for example in examples_of(page) if not example.is_transcript]
         for number, code in enumerate(blocks):
             file = folder / f"{name_of(page).replace('/', '_').removesuffix('.md')}_{number}.py"
-            file.write_text(HEADER + indent(code, "    "), encoding="utf-8")
+            file.write_text(HEADER + (code if is_module(code) else COROUTINE + indent(code, "    ")), encoding="utf-8")
             written.append(file)
     assert len(written) > 20
     return written

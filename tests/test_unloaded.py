@@ -104,7 +104,8 @@ async def test_a_hosts_own_session_gets_the_same_error(db: Database) -> None:
         ),
         (
             lambda user, pet: pet.owner,
-            r"'Pet\.owner' is not available .*: load it with `await session\.refresh\(pet, \[\"owner\"\]\)`$",
+            r"'Pet\.owner' is not available .*: load it with `await session\.refresh\(pet, \[\"owner\"\]\)`"
+            r" or `get_pet\(session, pet_id, with_owner=True\)`$",
         ),
     ],
 )

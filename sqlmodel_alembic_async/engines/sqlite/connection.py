@@ -49,7 +49,8 @@ def connect(database: str, *, timeout: float = 5.0, **options: Any) -> "Connecti
 class _DriverConnection(sqlite3.Connection):
     def __del__(self) -> None:
         """Close it without the ResourceWarning of Python 3.13: see Connection.__del__."""
-        self.close()
+        with contextlib.suppress(sqlite3.ProgrammingError):  # It could not be opened.
+            self.close()
 
 
 class Connection(aiosqlite.Connection):
