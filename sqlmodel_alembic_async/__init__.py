@@ -160,7 +160,6 @@ __all__ = [
 ]
 
 
-# What a program may never need is imported when it is first asked for.
 _LATER = {
     "load_ipython_extension": ".ipython",
     "unload_ipython_extension": ".ipython",
@@ -190,7 +189,7 @@ _LATER = {
 
 
 def __getattr__(name: str) -> object:
-    # Built when it is first asked for: importing must not need a database's driver.
+    # Importing the package must not need a database driver.
     if name == "engine":
         return database.engine
     if name in _LATER:

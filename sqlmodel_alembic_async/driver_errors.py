@@ -29,7 +29,6 @@ from .errors import (
 
 _Codes = set[str | int]
 
-# The codes of each kind of error: SQLite's error names, PostgreSQL's SQLSTATEs, error numbers of MariaDB and MySQL.
 _UNIQUE: _Codes = {"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_ROWID", "23505", 1062}
 _FOREIGN_KEY: _Codes = {"SQLITE_CONSTRAINT_FOREIGNKEY", "SQLITE_CONSTRAINT_TRIGGER", "23503", "23001", 1451, 1452}
 _NOT_NULL: _Codes = {"SQLITE_CONSTRAINT_NOTNULL", "23502", 1048, 1364}
@@ -76,7 +75,7 @@ _STORAGE: dict[str | int | None, str] = {
 LACKS_RIGHT = "the user of the database URL lacks a right on the table or the schema: grant it"
 IN_USE = "another object, such as a view, depends on the table: drop that object first"
 
-_CONNECTION_LOST = "8s2b"  # SQLAlchemy's code for a transaction whose connection was invalidated.
+_CONNECTION_LOST = "8s2b"  # SQLAlchemy's code: the connection of the transaction was invalidated.
 
 _NAME_IN_TEXT = (
     re.compile(r"constraint failed: (?P<name>[\w., ]+)$"),  # SQLite
@@ -135,8 +134,7 @@ def committing() -> Iterator[None]:
 
 
 def _original_error(error: BaseException) -> BaseException:
-    # Some drivers detect a programming error, such as a read without await, only inside a statement. SQLAlchemy then
-    # wraps it in a StatementError.
+    """Unwrap a programming error, such as a read without await, that SQLAlchemy wrapped in a StatementError."""
     inner = error.orig if isinstance(error, StatementError) else None
     return inner if isinstance(inner, SQLAlchemyError | RuntimeError) else error
 
@@ -165,7 +163,7 @@ def translate(error: BaseException) -> PetManagementError | None:
     if isinstance(error, StatementError):
         if isinstance(error.orig, OSError):
             return translate(error.orig)
-        return InvalidValueError()  # A column type refused the value, for example a datetime without a time zone.
+        return InvalidValueError()  # A column type refused the value, such as a naive datetime.
     if isinstance(error, OSError):
         return _translate_code(error, _code(error), "")
     return None
@@ -225,7 +223,7 @@ def _code(driver: BaseException) -> str | int | None:
 
 
 def _primary_code(code: str | int | None) -> str:
-    # SQLite's extended codes begin with a primary code: SQLITE_READONLY_DBMOVED with SQLITE_READONLY.
+    """Return the primary code of an extended SQLite code: SQLITE_READONLY for SQLITE_READONLY_DBMOVED."""
     return "_".join(str(code).split("_")[:2])
 
 

@@ -1,4 +1,4 @@
-"""The shapes in which callers hand in values, and the fields of the rows.
+"""The shapes of the values that callers pass, and the fields of the rows.
 
 A field is declared once, in _UserFields or in a part of _PetFields: the Create shape, the Update shape and the table
 inherit it.
@@ -15,7 +15,7 @@ from . import fields as f
 from .columns import Text, UTCDateTime
 from .plain_signatures import UNCHANGED, plain_types, signature_of
 
-# Deferred: what only a program that uses it needs is not built at import.
+# defer_build: the import of the package builds no validators.
 _SHAPE: Any = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=True)
 
 
@@ -27,7 +27,7 @@ class _Key(SQLModel):
 
 
 class Bookkeeping(SQLModel):
-    """What the library keeps about a row; no shape lets a caller set it."""
+    """The columns that the package maintains; no shape has them, so callers cannot set them."""
 
     archived_at: f.Moment | None = Field(default=None, sa_type=UTCDateTime)
     created_at: f.Moment = Field(default=None, sa_type=UTCDateTime, nullable=False)
@@ -47,7 +47,7 @@ class _UserFields(SQLModel):
     external_ref: f.ExternalRef | None = Field(default=None, sa_type=Text(f.EXTERNAL_REF_LENGTH))
 
 
-# The parts of a pet; PetUpdate leaves out those of the owner. The fields of the last base class come first.
+# PetUpdate leaves out the parts of the owner. The fields of the last base class come first.
 class _PetName(SQLModel):
     name: f.Name = Field(sa_type=Text(f.NAME_LENGTH))
 
@@ -87,7 +87,7 @@ class _PetFields(_PetRemarks, _PetAcquisition, _PetDescription, _PetOwner, _PetN
 
 
 def check_agreement(pet: dict[str, Any]) -> None:
-    """Check the rules across a pet's fields, as far as the fields are known."""
+    """Check the rules between a pet's fields; a field that is not in the dictionary is not checked."""
     if pet.get("birth_date_estimated") and pet.get("birth_date", ...) is None:
         raise ValueError("birth_date_estimated needs a birth_date")
     if deceased_on := pet.get("deceased_on"):
@@ -209,12 +209,12 @@ class PetUpdate(_Shape, _PetRemarks, _PetDescription, _PetName):
 
 
 class UserRow(Bookkeeping, _UserFields, _Key):
-    """What every user row must satisfy on its way into the database."""
+    """The validation of a user row before it is written."""
 
     model_config = _SHAPE
 
 
 class PetRow(Bookkeeping, _PetFields, _Key):
-    """What every pet row must satisfy on its way into the database."""
+    """The validation of a pet row before it is written."""
 
     model_config = _SHAPE

@@ -53,7 +53,7 @@ def async_url(url: str | URL) -> URL:
         raise ValueError("not a database URL: expected driver://user:password@host/name") from None
     parsed = parsed.set(drivername=_ASYNC_DRIVERS.get(parsed.drivername, parsed.drivername))
     if parsed.drivername == "postgresql+asyncpg" and (mode := parsed.query.get("sslmode")):
-        # Hosting platforms give the option libpq's name, which asyncpg does not accept.
+        # asyncpg does not know libpq's name of the option, which hosting platforms use.
         parsed = parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
     return parsed
 
@@ -70,8 +70,7 @@ def create_engine(url: str | URL, **options: Any) -> AsyncEngine:
         ModuleNotFoundError: The database's driver is not installed.
         TypeError: An option is unknown, does not apply to this database, or is a custom creator on SQLite.
         ValueError: The URL is not a database URL, or `echo` or a setting of prepare() has a value that is not allowed.
-        sqlalchemy.exc.ArgumentError: SQLAlchemy does not know the database or the driver.
-        sqlalchemy.exc.InvalidRequestError: The URL names a driver that is not async.
+        sqlalchemy.exc.ArgumentError: SQLAlchemy does not know the database or the driver, or the driver is not async.
 
     """
     url = async_url(url)

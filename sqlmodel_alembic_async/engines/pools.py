@@ -10,7 +10,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from .echo import DerivedEngine
 from .loop_pool import LoopPool
 
-IS_READER = "sqlmodel_alembic_async_is_reader"  # In Connection.info: the connection belongs to the reader pool.
+IS_READER = "sqlmodel_alembic_async_is_reader"
 
 
 class WriterTimeoutError(PoolTimeoutError):

@@ -74,8 +74,8 @@ async def stream_users(
 ) -> AsyncIterator[User]:
     """Yield every user that matches the filters of list_users(), in constant memory.
 
-    It reads pages of 1,000 and is no snapshot: a user who changes meanwhile may come twice or not at all, unless the
-    transaction is one, as `reading(snapshot=True)` is. To update users while iterating, use order_by="id".
+    It reads pages of 1,000 and is no snapshot: a user who changes meanwhile may come twice or not at all. To avoid
+    this, use `reading(snapshot=True)`. To update users while iterating, use order_by="id".
     `with_pets` loads `user.pets`, in one more statement for each 1,000.
 
     Raises:
@@ -160,8 +160,8 @@ async def stream_pets(
 ) -> AsyncIterator[Pet]:
     """Yield every pet that matches the filters of list_pets(), in constant memory.
 
-    It reads pages of 1,000 and is no snapshot: a pet that changes meanwhile may come twice or not at all, unless the
-    transaction is one, as `reading(snapshot=True)` is. To update pets while iterating, use order_by="id".
+    It reads pages of 1,000 and is no snapshot: a pet that changes meanwhile may come twice or not at all. To avoid
+    this, use `reading(snapshot=True)`. To update pets while iterating, use order_by="id".
     `with_owner` loads `pet.owner`, in one more statement for each 1,000.
 
     Raises:

@@ -75,7 +75,7 @@ class PetStatistics:
 async def pet_statistics(session: AsyncSession, **filters: Unpack[PetFilters]) -> PetStatistics:
     """Return statistics about the pets that match the filters.
 
-    It is one statement, so that all figures belong to the same moment. It reads every matching pet.
+    It is one statement, so all numbers are of the same moment. It reads every matching pet.
 
     Args:
         session: The session; pending changes are flushed first.
@@ -113,7 +113,7 @@ async def pet_statistics(session: AsyncSession, **filters: Unpack[PetFilters]) -
 def _query(terms: frozenset[tuple[str, str]]) -> Any:
     conditions = prebuilt.conditions(Pet, terms)
     year = sa.extract("year", col(Pet.birth_date))
-    # PostgreSQL takes a column that is NULL in the first two parts for text: these two give each column its type.
+    # PostgreSQL gives a column that is NULL in the first two parts the type text: these two set all types.
     return sa.union_all(
         _part("born", conditions, year=year),
         _part("kind", conditions, key=col(Pet.status), sex=col(Pet.sex)),
@@ -132,7 +132,7 @@ def _part(name: str, conditions: list[sa.ColumnElement[bool]], **keys: Any) -> s
 
 
 def _year(year: float | None) -> int | None:
-    # asyncpg stores date.min and date.max of Python as -infinity and infinity.
+    """Return a year as an int; asyncpg stores date.min and date.max of Python as -infinity and infinity."""
     return None if year is None else int(min(max(year, MINYEAR), MAXYEAR))
 
 
