@@ -180,6 +180,24 @@ def test_the_readme_names_every_function(name: str) -> None:
     assert f"`{name}`" in README.read_text(encoding="utf-8")
 
 
+def services_of_the_table() -> list[tuple[str, str]]:
+    """Return the names and the arguments of the services that the table of the page shows."""
+    page = (PROJECT / "docs" / "services.md").read_text(encoding="utf-8")
+    return re.findall(r"`(\w+)\(([^`]*)\)`", page.partition("## All services")[2].partition("MySQL takes")[0])
+
+
+@pytest.mark.parametrize(("name", "shown"), services_of_the_table())
+def test_the_table_of_services_shows_the_arguments(name: str, shown: str) -> None:
+    parameters = inspect.signature(getattr(package, name)).parameters.values()
+    arguments = [str(parameter.replace(annotation=inspect.Parameter.empty)) for parameter in parameters]
+    expected = ", ".join(arguments).replace("'", '"')
+    beginning, _, end = shown.partition("…")
+
+    assert expected.startswith(beginning)
+    assert expected.endswith(end)
+    assert "…" in shown or shown == expected
+
+
 def test_the_errors_page_draws_the_tree_of_errors() -> None:
     tree = (PROJECT / "docs" / "errors.md").read_text(encoding="utf-8")
     drawn = re.findall(r"^(?:[ │├└─]*)(\w+Error)(?: \(.*\))?$", tree, flags=re.MULTILINE)
