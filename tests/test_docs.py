@@ -205,6 +205,16 @@ def test_the_errors_page_draws_the_tree_of_errors() -> None:
     assert sorted(drawn) == sorted(name for name in package.__all__ if name.endswith("Error"))
 
 
+def test_the_errors_page_explains_every_check_of_the_tables() -> None:
+    page = (
+        (PROJECT / "docs" / "errors.md").read_text(encoding="utf-8").partition("## Constraints")[2].partition("## ")[0]
+    )
+    constraints = [each for table in TABLES for each in SQLModel.metadata.tables[table].constraints]
+    checks = {str(each.name) for each in constraints if isinstance(each, sa.CheckConstraint)}
+
+    assert sorted(re.findall(r"`(ck_\w+)`", page)) == sorted(checks)
+
+
 def test_the_readme_is_read_in_one_go() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 200
 
