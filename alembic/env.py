@@ -17,6 +17,7 @@ from sqlmodel_alembic_async.engines import BEGIN
 from sqlmodel_alembic_async.errors import ConflictError
 from sqlmodel_alembic_async.migrations import VERSION, VERSION_TABLE, run_to_the_end
 from sqlmodel_alembic_async.models import TABLES
+from sqlmodel_alembic_async.start_errors import CONNECT_ERRORS, why_not_connected, why_not_migrated
 
 config = context.config
 
@@ -51,7 +52,8 @@ OPTIONS: dict[str, Any] = {
 
 def run_offline() -> None:
     """Print the SQL (`--sql`) without a driver and without a connection."""
-    url = Database().url
+    with told(why_not_connected, *CONNECT_ERRORS):
+        url = Database().url
     context.configure(url=url, literal_binds=True, dialect_opts={"paramstyle": "named"}, **OPTIONS)
     with context.begin_transaction():
         context.run_migrations()
@@ -141,7 +143,23 @@ def _orphans(connection: sa.Connection) -> set[tuple[Any, ...]]:
 async def run_online() -> None:
     """Migrate the database that DATABASE_URL names."""
     async with Database() as database:
-        await run_to_the_end(database, run_on)
+        with told(why_not_connected, *CONNECT_ERRORS):
+            async with database.engine.connect():
+                pass
+        with told(why_not_migrated, Exception):
+            await run_to_the_end(database, run_on)
+
+
+@contextmanager
+def told(reason: Callable[[Exception], str | None], *kinds: type[Exception]) -> Iterator[None]:
+    """Exit with one line in place of a traceback, if this is the `alembic` command, without --raiseerr."""
+    try:
+        yield
+    except kinds as error:
+        is_command = config.cmd_opts is not None and not config.cmd_opts.raiseerr
+        if is_command and (line := reason(error)):
+            raise SystemExit(f"FAILED: {line}") from None
+        raise
 
 
 if config.config_file_name is not None:

@@ -27,7 +27,6 @@ from .errors import (
     UserNotFoundError,
 )
 from .import_report import ImportReport, Rejection
-from .ipython import load_ipython_extension
 from .models import Pet, PetCreate, PetUpdate, User, UserCreate, UserUpdate
 from .services.lists import count_pets, count_users, list_pets, list_users, stream_pets, stream_users
 from .services.pets import (
@@ -57,6 +56,7 @@ from .services.users import (
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from .ipython import load_ipython_extension, unload_ipython_extension
     from .microchips import MicrochipDescription, describe_microchip
     from .public_shapes import PetPublic, UserPublic, UserPublicWithPets
     from .services.csv_files.exporting import export_pets
@@ -150,6 +150,7 @@ __all__ = [
     "stream_pets",
     "stream_users",
     "transfer_pet",
+    "unload_ipython_extension",
     "update_pet",
     "update_user",
     "upsert_pet",
@@ -159,8 +160,9 @@ __all__ = [
 ]
 
 
-# What a program may never need is imported when it is first asked for.
 _LATER = {
+    "load_ipython_extension": ".ipython",
+    "unload_ipython_extension": ".ipython",
     "MicrochipDescription": ".microchips",
     "describe_microchip": ".microchips",
     "PetPublic": ".public_shapes",
@@ -187,7 +189,7 @@ _LATER = {
 
 
 def __getattr__(name: str) -> object:
-    # Built when it is first asked for: importing must not need a database's driver.
+    # Importing the package must not need a database driver.
     if name == "engine":
         return database.engine
     if name in _LATER:

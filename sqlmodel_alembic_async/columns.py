@@ -1,4 +1,4 @@
-"""Column types that store one value in one way on every engine."""
+"""Column types that store the same value in the same way on every engine."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,24 +13,24 @@ _MYSQL_FAMILY = {"mysql", "mariadb"}
 
 
 class UTCDateTime(_UTCDateTime):
-    """An aware datetime, stored in UTC; its microseconds survive on MariaDB and MySQL too."""
+    """A datetime with a time zone, stored in UTC with microseconds on every engine."""
 
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
-        """Ask MariaDB and MySQL for the six digits that they drop by default."""
+        """Use DATETIME(6) on MariaDB and MySQL, where a plain DATETIME has no microseconds."""
         if dialect.name in _MYSQL_FAMILY:
             return dialect.type_descriptor(_mysql().DATETIME(fsp=6))
         return super().load_dialect_impl(dialect)
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any] | None:
-        """Write SQLite's text in one step, too."""
+        """Return a fast conversion to SQLite's text."""
         if dialect.name == "sqlite":
             return lambda value: _text_of_moment(self.process_bind_param(value, dialect))
         return super().bind_processor(dialect)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None]:
-        """Read SQLite's text in one step: a list spends much of its time on moments."""
+        """Return a fast conversion from SQLite's text: lists spend much of their time on it."""
         if dialect.name == "sqlite":
             return _moment_of_text
         return _moment
@@ -41,7 +41,7 @@ def _moment_of_text(value: str | None) -> datetime | None:
         return None
     if len(value) == _MOMENT_LENGTH:
         return datetime.fromisoformat(value + "+00:00")
-    return _moment(datetime.fromisoformat(value))  # Written by others, in a form of their own.
+    return _moment(datetime.fromisoformat(value))  # Another program wrote it in another format.
 
 
 def _text_of_moment(value: datetime | None) -> str | None:
@@ -68,7 +68,7 @@ class Text(sa.types.TypeDecorator[str]):
         return f"Text({self.length or ''})"
 
     def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
-        """Name the binary collation that this engine has."""
+        """Use the binary collation of this engine."""
         if dialect.name == "postgresql":
             return dialect.type_descriptor(sa.String(self.length, collation="C"))
         if dialect.name in _MYSQL_FAMILY:
@@ -80,13 +80,12 @@ class Text(sa.types.TypeDecorator[str]):
 
 
 def _mysql() -> Any:
-    # Imported here: other databases do not need this dialect, and its import takes time.
     from sqlalchemy.dialects import mysql
 
     return mysql
 
 
 def _mysql_binary_collation(dialect: Dialect) -> str:
-    # utf8mb4_bin, which both have, ignores trailing spaces. Offline, `mysql://` may mean either server: MariaDB it is.
+    """Return a collation that does not ignore trailing spaces, as utf8mb4_bin does; MariaDB's if there is no server."""
     is_mysql = dialect.server_version_info is not None and not getattr(dialect, "is_mariadb", False)
     return "utf8mb4_0900_bin" if is_mysql else "utf8mb4_nopad_bin"

@@ -8,22 +8,21 @@ from contextlib import asynccontextmanager, contextmanager
 
 from alembic import context, op
 
-_POLL_INTERVAL = 0.02  # Seconds between two attempts to become the owner.
+_POLL_INTERVAL = 0.02
 
-_mutex = threading.Lock()  # Protects `_owner`.
-_owner: asyncio.AbstractEventLoop | None = None  # The event loop that runs a command.
+_mutex = threading.Lock()
+_owner: asyncio.AbstractEventLoop | None = None
 
 
 def _reset_after_fork() -> None:
-    # In a forked child process, the thread that runs the command does not exist. The logging module resets its locks in
-    # the same way.
+    """Release the lock in a child process: the thread that would release it does not exist there."""
     global _owner
     _mutex._at_fork_reinit()  # type: ignore[attr-defined]  # not in typeshed
     _owner = None
 
 
-# Only Unix has fork() and register_at_fork().
-getattr(os, "register_at_fork", dict)(after_in_child=_reset_after_fork)
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from .computed_once import ComputedOnce
 from .driver_errors import committing, translated
 from .models import TABLES
 from .retries import Retries
-from .sessions import AsyncSession as AsyncSession  # re-exported
+from .sessions import AsyncSession as AsyncSession
 from .sessions import Connected, OneTransactionPerTask, ReadOnlySession, StatementSession, flush
 
 Result = TypeVar("Result")
@@ -26,7 +26,7 @@ class Database:
 
     Args:
         url: The database URL; by default the environment variable DATABASE_URL, or `./data.db` if that is not set.
-        options: Options of engines.create_engine().
+        options: Options of engines.create_engine(), for example `echo=True` to log SQL statements.
 
     """
 
@@ -61,17 +61,27 @@ class Database:
             ModuleNotFoundError: The database's driver is not installed.
             TypeError: An option is unknown, does not apply to this database, or is a custom creator on SQLite.
             ValueError: The URL is not a database URL, names a driver that is unknown or not async, or `synchronous`
-                (SQLITE_SYNCHRONOUS) or `lock_timeout` (SQLITE_LOCK_TIMEOUT) has a value that is not allowed.
+                (SQLITE_SYNCHRONOUS), `lock_timeout` (SQLITE_LOCK_TIMEOUT) or `echo` (DATABASE_ECHO) has a value that
+                is not allowed.
 
         """
-        options = self._options
+        settings = _settings()
+        defaults = {"echo": settings.database_echo}
         if self.url.get_backend_name() == "sqlite":
-            settings = _settings()
-            options = {
-                "synchronous": settings.sqlite_synchronous,
-                "lock_timeout": settings.sqlite_lock_timeout,
-            } | options
-        return engines.create_engine(self.url, **options)
+            defaults |= {"synchronous": settings.sqlite_synchronous, "lock_timeout": settings.sqlite_lock_timeout}
+        return engines.create_engine(self.url, **defaults | self._options)
+
+    @property
+    def echo(self) -> engines.Echo:
+        """Whether SQL statements are logged: True; "values": with their values, which are personal data; or False.
+
+        A change applies at once, also to open sessions. The first value is DATABASE_ECHO's.
+        """
+        return engines.get_echo(self.engine.sync_engine)
+
+    @echo.setter
+    def echo(self, echo: engines.Echo) -> None:
+        engines.set_echo(self.engine.sync_engine, echo)
 
     @ComputedOnce
     def _writer(self) -> AsyncEngine:
@@ -143,7 +153,7 @@ class Database:
 
     @asynccontextmanager
     async def reading(self, *, snapshot: bool = False) -> AsyncIterator[AsyncSession]:
-        """Open a read-only session, which blocks no writer (but see `snapshot`).
+        """Open a read-only session. It does not block writers, except as `snapshot` describes.
 
         It may be used inside a transaction(), whose uncommitted changes it does not see.
 
@@ -185,7 +195,7 @@ class Database:
             TransactionConflictError: The last attempt conflicted, too.
             StaleVersionError: The last attempt found a stale row, too; or `work` passed an `expected_version` that is
                 stale, which is not repeated.
-            RuntimeError: As transaction(), whose other errors are raised at once, too.
+            RuntimeError: As in transaction(). Its other errors are raised without another attempt.
 
         """
         if attempts < 1:
@@ -218,7 +228,6 @@ class Database:
 
 
 def _settings() -> Any:
-    # Imported late: pydantic_settings makes the import of the package slow.
     from .settings import Settings
 
     return Settings()
@@ -238,7 +247,7 @@ async def get_session() -> AsyncIterator[AsyncSession]:
     fails.
 
     Raises:
-        RuntimeError: As transaction(), whose other errors it raises, too.
+        RuntimeError: As in transaction(), whose other errors are raised, too.
 
     """
     async with database.transaction() as session:
@@ -250,7 +259,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> AsyncEngine:
-    # Not at import: the DATABASE_URL of a host application may name a database that this package does not support.
+    # Lazy: a host application's DATABASE_URL may name a database that this package does not support.
     if name == "engine":
         return database.engine
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,9 +11,9 @@ from typing import Any
 from .models import Pet, User, shown_values
 
 _CELL_WIDTH = 30
-_MAX_EXAMINED = 10 * _CELL_WIDTH  # Characters of a long text; many of them may have no width.
+_MAX_EXAMINED = 10 * _CELL_WIDTH  # Many characters may have no width.
 
-# Control characters, characters that change the direction of writing, and surrogates, which cannot be encoded.
+# Control characters, bidirectional controls, and surrogates.
 _UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

@@ -1,7 +1,4 @@
-"""Translate the errors of drivers and of SQLAlchemy into those of this package.
-
-Only this module knows the error codes of the databases.
-"""
+"""Translate the errors of drivers and of SQLAlchemy into those of this package."""
 
 import re
 from collections.abc import Iterator
@@ -11,6 +8,7 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError, St
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
 
+from . import error_codes
 from .engines.pools import WriterTimeoutError
 from .errors import (
     AlreadyExistsError,
@@ -27,55 +25,10 @@ from .errors import (
     UserNotFoundError,
 )
 
-_Codes = set[str | int]
+LACKS_RIGHT = "the user of the database URL lacks a right on the table or the schema: grant it"
+IN_USE = "another object, such as a view, depends on the table: drop that object first"
 
-# The codes of each kind of error: SQLite's error names, PostgreSQL's SQLSTATEs, error numbers of MariaDB and MySQL.
-_UNIQUE: _Codes = {"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_ROWID", "23505", 1062}
-_FOREIGN_KEY: _Codes = {"SQLITE_CONSTRAINT_FOREIGNKEY", "SQLITE_CONSTRAINT_TRIGGER", "23503", "23001", 1451, 1452}
-_NOT_NULL: _Codes = {"SQLITE_CONSTRAINT_NOTNULL", "23502", 1048, 1364}
-_CHECK: _Codes = {"SQLITE_CONSTRAINT_CHECK", "23514", 4025, 3819}
-_DOES_NOT_FIT: _Codes = (
-    {"SQLITE_MISMATCH", "SQLITE_TOOBIG"}
-    | {"22000", "22001", "22003", "22007", "22008", "22021", "22P02", "22P05"}
-    | {1264, 1292, 1366, 1406}
-)
-_CONFLICT: _Codes = (
-    {"SQLITE_BUSY", "SQLITE_BUSY_SNAPSHOT", "SQLITE_BUSY_RECOVERY", "SQLITE_BUSY_TIMEOUT"}
-    | {"SQLITE_LOCKED", "SQLITE_LOCKED_SHAREDCACHE"}
-    | {"40001", "40P01"}
-    | {1020, 1213, 3572}
-)
-_LOCK_TIMEOUT: _Codes = {"55P03", 1205}
-_UNAVAILABLE: _Codes = (
-    {"3D000", "53300", "57P01", "57P02", "57P03", "57P05"}
-    | {1040, 1044, 1045, 1049, 1053, 1203, 1698, 1927}
-    | {2002, 2003, 2006, 2013, 2055, 4031}
-)
-_TABLE_MISSING: _Codes = {"42P01", 1146}
-_NO_RIGHT: _Codes = {"42501", 1142}
-_IN_USE: _Codes = {"2BP01"}
-
-_STORAGE: dict[str | int | None, str] = {
-    "SQLITE_FULL": "the storage is full",
-    "SQLITE_READONLY": "the database is read-only",
-    "SQLITE_CORRUPT": "the database is corrupt",
-    "SQLITE_NOTADB": "the file is not a database",
-    "SQLITE_CANTOPEN": "the database cannot be opened: check that the folder exists and is writable",
-    "SQLITE_PERM": "this process has no permission to access the database",
-    "SQLITE_IOERR": "reading or writing the storage failed",
-    "53100": "the storage is full",
-    "25006": "the transaction or the database is read-only",
-    "58030": "reading or writing the storage failed",
-    "XX001": "the database is corrupt",
-    "XX002": "the database is corrupt",
-    1021: "the storage is full",
-    1114: "the storage is full",
-    1290: "the database is read-only",
-    1792: "the transaction is read-only",
-    1836: "the database is read-only",
-}
-
-_CONNECTION_LOST = "8s2b"  # SQLAlchemy's code for a transaction whose connection was invalidated.
+_CONNECTION_LOST = "8s2b"  # SQLAlchemy's code: the connection of the transaction was invalidated.
 
 _NAME_IN_TEXT = (
     re.compile(r"constraint failed: (?P<name>[\w., ]+)$"),  # SQLite
@@ -134,8 +87,7 @@ def committing() -> Iterator[None]:
 
 
 def _original_error(error: BaseException) -> BaseException:
-    # Some drivers detect a programming error, such as a read without await, only inside a statement. SQLAlchemy then
-    # wraps it in a StatementError.
+    """Unwrap a programming error, such as a read without await, that SQLAlchemy wrapped in a StatementError."""
     inner = error.orig if isinstance(error, StatementError) else None
     return inner if isinstance(inner, SQLAlchemyError | RuntimeError) else error
 
@@ -164,68 +116,60 @@ def translate(error: BaseException) -> PetManagementError | None:
     if isinstance(error, StatementError):
         if isinstance(error.orig, OSError):
             return translate(error.orig)
-        return InvalidValueError()  # A column type refused the value, for example a datetime without a time zone.
+        return InvalidValueError()  # A column type refused the value, such as a naive datetime.
     if isinstance(error, OSError):
-        return _translate_code(error, _code(error), "")
+        return _translate_code(error, error_codes.code_of(error), "")
     return None
 
 
 def _translate_driver_error(error: DBAPIError) -> PetManagementError:
     driver = error.driver_exception
-    known = _translate_code(driver, _code(driver), error.statement or "")
+    known = _translate_code(driver, error_codes.code_of(driver), error.statement or "")
     if error.connection_invalidated and not isinstance(known, DatabaseUnavailableError):
         return DatabaseUnavailableError("the connection to the database was lost")
     return known
 
 
 def _translate_code(driver: BaseException, code: str | int | None, statement: str) -> PetManagementError:
-    if code in _UNIQUE:
+    if code in error_codes.UNIQUE:
         return AlreadyExistsError(_unique_field(_name(driver)))
-    if code in _FOREIGN_KEY:
+    if code in error_codes.FOREIGN_KEY:
         return _foreign_key_error(_name(driver), statement)
-    if code in _CHECK:
+    if code in error_codes.CHECK:
         return InvalidValueError(constraint=_name(driver))
-    if code in _NOT_NULL or code in _DOES_NOT_FIT:
+    if code in error_codes.NOT_NULL or code in error_codes.DOES_NOT_FIT:
         column = getattr(driver, "column_name", None) or _name(driver) or ""
         return InvalidValueError(field=column.rpartition(".")[2] or None)
-    if code in _CONFLICT:
-        return TransactionConflictError("another transaction conflicted with this one: repeat this transaction")
-    if code in _LOCK_TIMEOUT:
+    if code in error_codes.SNAPSHOT:
         return TransactionConflictError(
-            "another transaction, which may be idle, holds a lock on the table or the row: end that transaction, and"
-            " repeat this one"
+            "another transaction has written since this one began to read: roll back first, and repeat this transaction"
         )
-    if text := _STORAGE.get(code) or _STORAGE.get(_primary_code(code)):
+    if code in error_codes.CONFLICT:
+        return TransactionConflictError(
+            "another transaction conflicted with this one: roll back, and repeat this transaction"
+        )
+    if code in error_codes.LOCK_TIMEOUT:
+        return TransactionConflictError(
+            "another transaction, which may be idle, holds a lock on the database, the table or the row: end that"
+            " transaction, and repeat this one"
+        )
+    if text := error_codes.STORAGE.get(code) or error_codes.STORAGE.get(error_codes.primary_code(code)):
         return StorageError(text)
-    if code in _UNAVAILABLE or str(code)[:2] in ("08", "28") or isinstance(driver, OSError):
+    if code in error_codes.UNAVAILABLE or str(code)[:2] in ("08", "28") or isinstance(driver, OSError):
         return DatabaseUnavailableError("the database cannot be reached, or it refused the connection")
-    if code in _TABLE_MISSING or "no such table" in str(driver):
+    if code in error_codes.TABLE_MISSING or "no such table" in str(driver):
         return DatabaseError("a table is missing: migrate first, with `alembic upgrade head`")
-    if code in _NO_RIGHT:
-        return DatabaseError("the user of the database URL lacks a right on the table or the schema: grant it")
-    if code in _IN_USE:
-        return DatabaseError("another object, such as a view, depends on the table: drop that object first")
+    if code in error_codes.NO_RIGHT:
+        return DatabaseError(LACKS_RIGHT)
+    if code in error_codes.IN_USE:
+        return DatabaseError(IN_USE)
     return DatabaseError("the database refused the statement: __cause__ has the class and code of the driver's error")
-
-
-def _code(driver: BaseException) -> str | int | None:
-    """Return SQLite's error name, PostgreSQL's SQLSTATE, or the error number of MariaDB and MySQL."""
-    if isinstance(driver, OSError):
-        return None
-    if driver.args and isinstance(driver.args[0], int):
-        return driver.args[0]
-    return getattr(driver, "sqlite_errorname", None) or getattr(driver, "sqlstate", None)
-
-
-def _primary_code(code: str | int | None) -> str:
-    # SQLite's extended codes begin with a primary code: SQLITE_READONLY_DBMOVED with SQLITE_READONLY.
-    return "_".join(str(code).split("_")[:2])
 
 
 def cause_of(error: BaseException) -> DriverError:
     """Return the class and code of a driver's error as a DriverError, without the error's text."""
     driver = getattr(error, "driver_exception", None) or error
-    code = _code(driver)
+    code = error_codes.code_of(driver)
     return DriverError(f"{type(driver).__module__}.{type(driver).__qualname__}" + ("" if code is None else f" {code}"))
 
 

@@ -19,7 +19,7 @@ PetManagementError
     ├── OutcomeUnknownError
     └── StorageError
 
-Bad input to a shape is pydantic's own ValidationError. No message here holds a value from a row.
+Invalid input to a shape raises pydantic's ValidationError. No message contains a value of a row.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class PetManagementError(Exception):
 
 
 class NotFoundError(PetManagementError, LookupError):
-    """No row has this id; `key` is None where the database does not tell which one."""
+    """No row has this id; `key` is the id, or None if the database does not report it."""
 
     _entity = "row"
 
@@ -88,7 +88,7 @@ class SimilarExistsError(ConflictError):
 
 
 class UserHasPetsError(ConflictError):
-    """The user has pets, and so is not deleted; `user_id` is None where the database does not tell which one."""
+    """The user still has pets and is not deleted; `user_id` is None if the database does not report it."""
 
     def __init__(self, user_id: int | None) -> None:
         super().__init__(user_id)
@@ -100,7 +100,7 @@ class UserHasPetsError(ConflictError):
 
 
 class StaleVersionError(ConflictError):
-    """The row changed since it was read; `expected` is None where the session itself read the older version."""
+    """The row changed after it was read; `expected` is the caller's `expected_version`, None if there was none."""
 
     def __init__(self, expected: int | None) -> None:
         super().__init__(expected)
@@ -112,7 +112,7 @@ class StaleVersionError(ConflictError):
 
 
 class PetDeceasedError(ConflictError):
-    """The pet is deceased, and so is not transferred."""
+    """The pet is deceased and cannot be transferred."""
 
     def __init__(self, pet_id: int) -> None:
         super().__init__(pet_id)
@@ -137,7 +137,7 @@ class InvalidValueError(PetManagementError, ValueError):
 
 
 class InvalidCursorError(PetManagementError, ValueError):
-    """The cursor is malformed, or of another list or order."""
+    """The cursor is malformed, or belongs to another list or order."""
 
 
 class ImportRejectedError(PetManagementError, ValueError):
@@ -159,11 +159,11 @@ class ImportRejectedError(PetManagementError, ValueError):
 
 
 class DatabaseError(PetManagementError):
-    """The database failed, or the transaction cannot go on; the request may be valid."""
+    """The database failed, or the transaction cannot continue; the request itself may be valid."""
 
 
 class TransactionConflictError(DatabaseError):
-    """The transaction conflicted with another one (deadlock, serialisation failure, lock time-out, busy): try again."""
+    """The transaction conflicted with another one (deadlock, serialization failure, lock timeout, busy): try again."""
 
 
 class DatabaseUnavailableError(DatabaseError):

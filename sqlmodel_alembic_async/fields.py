@@ -1,6 +1,6 @@
 """Value types that normalise and validate: what a single field may hold.
 
-Every check answers before any SQL and says the same for every engine. Optional texts read blank as null.
+All checks run before any SQL, with the same result for every engine. A blank optional text becomes None.
 """
 
 import re
@@ -23,12 +23,12 @@ SPECIES_LENGTH = 50
 BREED_LENGTH = 100
 COLOR_LENGTH = 50
 MICROCHIP_LENGTH = 15
-NOTES_LENGTH = 1_000_000  # A quarter of what MariaDB's default max_allowed_packet lets through.
+NOTES_LENGTH = 1_000_000  # A quarter of MariaDB's default max_allowed_packet.
 
 _INTEGER_MAX = 2**31 - 1
-# Where each day begins first: a day that has begun there is stored, and must stay valid in every other zone.
+# Each day begins first there: a date that one process has stored must not be in the future for another.
 _FIRST_ZONE = timezone(timedelta(hours=14))
-# Most addresses are of this form, which needs no library to be told valid: it is asked about the others.
+# Most addresses match; only for the others is email_validator imported and called.
 _PLAIN_EMAIL = re.compile(
     r"(?P<local>[a-z0-9_+-]+(?:\.[a-z0-9_+-]+)*)@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?P<top>[a-z]{2,63})",
     re.ASCII,
@@ -45,14 +45,14 @@ _CHIP_SEPARATORS = re.compile(r"[\s.*-]")
 
 
 def fold(text: str) -> str:
-    """Return the key by which names are searched and ordered: case and compatibility forms do not matter."""
+    """Return the form in which names are searched and ordered: case-folded, in the Unicode form NFKC."""
     if text.isascii():
         return text.lower()
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
 def name_key(name: str) -> str:
-    """Return the folded name, as long as its column holds."""
+    """Return the folded name, cut to the length of its column."""
     return fold(name)[:NAME_KEY_LENGTH]
 
 
@@ -71,7 +71,7 @@ def _clean(text: str, limit: int, *, forbidden: re.Pattern[str] = _CONTROLS) -> 
 def _is_visible(character: str) -> bool:
     category = unicodedata.category(character)
     if category == "Cn":
-        # A newer Unicode may have assigned it, as it did with emoji. A noncharacter is never assigned.
+        # A newer Unicode version may assign it; a noncharacter is never assigned.
         return not ("\ufdd0" <= character <= "\ufdef" or ord(character) & 0xFFFE == 0xFFFE)
     return category[0] not in "CZ"
 
@@ -92,7 +92,7 @@ def _notes(text: str) -> str | None:
 
 
 def _search(text: str) -> str:
-    # A search keeps its outer spaces: "rex " is not the prefix of "rexine".
+    """Fold a search text; keep its outer spaces, because "rex " is not a prefix of "rexine"."""
     _clean(text, NAME_LENGTH)
     if not text.strip():
         raise ValueError("must not be blank")
@@ -142,7 +142,7 @@ def _microchip(text: str) -> str | None:
 
 
 def _iso_date(value: Any) -> Any:
-    # JSON has no dates. Anything but YYYY-MM-DD is left for the strict check to refuse.
+    """Parse YYYY-MM-DD, because JSON has no dates; the strict check refuses every other text."""
     if isinstance(value, str) and _ISO_DATE.fullmatch(value):
         return date.fromisoformat(value)
     return value
@@ -160,7 +160,7 @@ def _aware(value: datetime) -> datetime:
     try:
         return value.astimezone(UTC)
     except OverflowError:
-        raise ValueError("must be a moment that UTC can express") from None
+        raise ValueError("must be a time that can be converted to UTC") from None
 
 
 Name = Annotated[str, Strict(), AfterValidator(_name)]
@@ -189,7 +189,7 @@ Moment = Annotated[datetime, Strict(), AfterValidator(_aware)]
 
 
 def is_id(value: object) -> bool:
-    """Tell whether a row could have this id, or version; raise TypeError for what is not an integer."""
+    """Return whether the value is in the range of ids and versions; raise TypeError if it is not an integer."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"expected an int, not {type(value).__name__}")
     return 1 <= value <= _INTEGER_MAX

@@ -43,7 +43,7 @@ class ImportReport:
         updated: Rows that changed a stored pet or its owner, or rows without a pet that changed an owner.
         unchanged: Rows that changed nothing.
         rejected: Rows that were not written.
-        rejections: The reasons, by line; a row may have several.
+        rejections: The reasons, by line; a row may have several. They hold values of rows and are not in the repr.
         dry_run: Whether everything was rolled back.
         without_key: Of the rows that added a pet, those without external_ref and microchip. An import of the same file
             would add these pets again.
@@ -54,7 +54,6 @@ class ImportReport:
     updated: int = 0
     unchanged: int = 0
     rejected: int = 0
-    # The repr of an error must not show values of rows.
     rejections: list[Rejection] = field(default_factory=list, repr=False)
     dry_run: bool = False
     without_key: int = 0

@@ -12,7 +12,7 @@ from .fields import Microchip
 Kind = Literal["country", "manufacturer", "unknown"]
 Standard = Literal["ISO 11784", "older, 9 digits", "older, 10 letters and digits"]
 
-# All 249 numeric codes of ISO 3166-1, with common names.
+# ISO 3166-1.
 _COUNTRIES = """\
 004 Afghanistan; 008 Albania; 010 Antarctica; 012 Algeria; 016 American Samoa; 020 Andorra; 024 Angola; 028 Antigua and
 Barbuda; 031 Azerbaijan; 032 Argentina; 036 Australia; 040 Austria; 044 Bahamas; 048 Bahrain; 050 Bangladesh; 051
@@ -50,7 +50,6 @@ Svalbard and Jan Mayen; 748 Eswatini; 752 Sweden; 756 Switzerland; 760 Syria; 76
 Burkina Faso; 858 Uruguay; 860 Uzbekistan; 862 Venezuela; 876 Wallis and Futuna; 882 Samoa; 887 Yemen; 894 Zambia
 """
 
-# ICAR assigns these codes. Each name comes from the manufacturer or from two publications.
 _MANUFACTURERS = {
     "934": "Tierchip Dasmann",
     "956": "Trovan",
@@ -104,7 +103,7 @@ _MICROCHIP: TypeAdapter[str] = TypeAdapter(
 
 
 def describe_microchip(microchip: str) -> MicrochipDescription:
-    """Return the parts of a microchip number: standard, issuer and printed form. No registry is asked.
+    """Return the parts of a microchip number: standard, issuer and printed form. No registry is queried.
 
     The number follows ISO 11784, and the countries ISO 3166-1. ICAR assigns the manufacturer codes; this library knows
     those that the manufacturer or two publications confirm. The site icar.org checks any number.

@@ -70,7 +70,7 @@ def _steps(migration: MigrationContext, heads: _Heads) -> list[Any]:
 
 
 def _direction(migration: MigrationContext) -> str:
-    # The name of the function that each command of Alembic passes to its environment.
+    """Return the name of the function that Alembic's command passes to the environment, such as "upgrade"."""
     return str(migration.opts["fn"].__name__)
 
 

@@ -20,9 +20,7 @@ from .driver_errors import translated
 from .errors import DatabaseError
 from .models import TABLES
 
-VERSION_TABLE = (
-    "sqlmodel_alembic_async_version"  # Not Alembic's default: the application's own Alembic can use the database, too.
-)
+VERSION_TABLE = "sqlmodel_alembic_async_version"  # Not Alembic's default: an application may use that one.
 VERSION = sa.Table(VERSION_TABLE, sa.MetaData(), sa.Column("version_num", sa.String(32)))
 
 _PACKAGE = Path(__file__).parent
@@ -213,7 +211,7 @@ def _current(connection: sa.Connection) -> str | None:
 
 
 def _stored_revisions(connection: sa.Connection) -> list[str]:
-    # This package writes at most one revision. Other programs may have written more into the table.
+    """Return the stored revisions: at most one, unless another program wrote into the table."""
     if not schema.exists(connection, VERSION):
         return []
     options = {"version_table": VERSION_TABLE, "version_table_schema": connection.schema_for_object(VERSION)}
@@ -226,7 +224,7 @@ def _stored_revisions(connection: sa.Connection) -> list[str]:
 
 
 def _can_be_revision(stored: object) -> bool:
-    # Alembic also accepts symbolic names and abbreviations, but then it cannot update the stored value.
+    """Return whether Alembic can update this value: not "head" or an abbreviation, although Alembic reads them."""
     if not isinstance(stored, str) or stored in ("base", "head", "heads"):
         return False
     return not any(revision.startswith(stored) for revision in _known_revisions() - {stored})

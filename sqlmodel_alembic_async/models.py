@@ -9,17 +9,19 @@ from sqlmodel import Relationship, SQLModel
 
 from .row_validation import is_as_a_service_wrote_it, validate_on_flush
 from .schema import order_unique_constraints
-from .shapes import Bookkeeping, PetRow, UserRow, mark_as_built
-from .shapes import PetCreate as PetCreate  # The shapes are names of this module, too.
+from .shapes import Bookkeeping, PetRow, UserRow, WithPlainSignature, mark_as_built
+from .shapes import PetCreate as PetCreate
 from .shapes import PetUpdate as PetUpdate
 from .shapes import UserCreate as UserCreate
 from .shapes import UserUpdate as UserUpdate
 from .shapes import check_agreement as check_agreement
+from .unloaded import explain_unloaded
 
 
-class _Table(SQLModel):
+class _Table(WithPlainSignature):
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
         mark_as_built(cls)
 
     @declared_attr.directive
@@ -43,7 +45,7 @@ def _named_constraints(table: str) -> tuple[sa.schema.SchemaItem, ...]:
         UniqueConstraint("external_ref", name=f"uq_{table}_external_ref"),
         CheckConstraint("name <> ''", name=f"ck_{table}_name"),
         CheckConstraint("version > 0", name=f"ck_{table}_version"),
-        # One for each order of the lists, so that a deep page costs what the first one costs.
+        # One for each order of the lists.
         Index(f"ix_{table}_name_key_id", "name_key", "id"),
         Index(f"ix_{table}_created_at_id", "created_at", "id"),
         Index(f"ix_{table}_updated_at_id", "updated_at", "id"),
@@ -93,17 +95,17 @@ class Pet(_Table, PetRow, table=True):
     owner: User | None = Relationship(back_populates="pets", sa_relationship_kwargs={"lazy": "raise"})
 
 
-Row = TypeVar("Row", User, Pet)  # The row of a function that serves both tables.
+Row = TypeVar("Row", User, Pet)
 
 
 def shown_values(row: SQLModel) -> dict[str, Any]:
-    """Return what a row shows of itself, None for what is not loaded: to show a row must not touch the database."""
+    """Return the fields that the repr of a row shows, None for those that are not loaded; send no SQL."""
     loaded = {"id": next(iter(sa.inspect(row, raiseerr=True).identity or ()), None), **row.__dict__}
     return {name: loaded.get(name) for name in type(row).model_fields if name not in Bookkeeping.model_fields}
 
 
 def _forget_acquisition(mapper: object, connection: object, pet: Pet) -> None:
-    # The day belongs to the owner: who gives the pet another one, and no day, does not mean the old day.
+    """Clear acquired_on if only the owner changed: the stored day is the previous owner's."""
     changed = {name: sa.inspect(pet).attrs[name].history.has_changes() for name in ("owner_id", "acquired_on")}
     if changed["owner_id"] and not changed["acquired_on"] and not is_as_a_service_wrote_it(pet):
         pet.acquired_on = None
@@ -116,3 +118,5 @@ for _table in TABLES:
     sa.event.listen(SQLModel.metadata.tables[_table], "before_create", order_unique_constraints)
 validate_on_flush(UserRow, User)
 validate_on_flush(PetRow, Pet)
+explain_unloaded(User, pets=" or `get_user(session, user_id, with_pets=True)`")
+explain_unloaded(Pet, owner=" or `get_pet(session, pet_id, with_owner=True)`")

@@ -11,9 +11,9 @@ from .errors import StaleVersionError, TransactionConflictError
 
 Result = TypeVar("Result")
 
-_FIRST_WAIT = 0.01  # Seconds. Doubled for each attempt, it is the upper bound of the random wait after it.
-_LONGEST_WAIT = 1.0  # Seconds.
-_LOCK_TIMEOUT = 10.0  # Seconds that an attempt waits for the retry lock.
+_FIRST_WAIT = 0.02  # The upper bound of the random wait after the first attempt; it doubles with each attempt.
+_LONGEST_WAIT = 1.0
+_LOCK_TIMEOUT = 10.0
 
 
 class Retries:
@@ -52,7 +52,7 @@ class Retries:
                         raise
                 if attempt == 1:
                     retrying.enter_context(lock.retrying())
-                longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt)
+                longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (attempt - 1))
                 await asyncio.sleep(random.uniform(0, longest))  # noqa: S311  # the jitter needs no secure randomness
 
 

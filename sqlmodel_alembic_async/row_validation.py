@@ -18,7 +18,7 @@ _written: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 
 
 def validate_on_flush(shape: type[SQLModel], table: type[SQLModel]) -> None:
-    """Validate and normalize the rows of a table with a shape (a pydantic model) when they are flushed.
+    """Validate and normalise the rows of a table with a shape (a pydantic model) when they are flushed.
 
     An invalid row makes the flush raise pydantic.ValidationError. A constructor call with an unknown field raises
     TypeError.
@@ -62,9 +62,8 @@ def _validate_new(shape: type[SQLModel], mapper: object, connection: object, row
 
 
 def _validate_changed(shape: type[SQLModel], mapper: object, connection: object, row: Any) -> None:
+    """Validate a changed row. SQLAlchemy also calls it for a row of which only a collection has changed: no UPDATE."""
     session = object_session(row)
-    # SQLAlchemy also calls this for a row without changed columns, for example if only its list of pets has changed.
-    # Such a row gets no UPDATE.
     if is_as_a_service_wrote_it(row):
         return
     if session is not None and session.is_modified(row, include_collections=False):

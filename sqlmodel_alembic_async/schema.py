@@ -7,7 +7,6 @@ import sqlalchemy as sa
 
 from .errors import DatabaseError
 
-# The tables that have a foreign key to a table.
 _REFERRING = {
     "sqlite": "SELECT m.name FROM sqlite_master AS m JOIN pragma_foreign_key_list(m.name) AS k"
     " WHERE m.type = 'table' AND lower(k.\"table\") = :name",
@@ -71,11 +70,12 @@ def drop(connection: sa.Connection, tables: Collection[sa.Table]) -> None:
 def drop_if_empty(connection: sa.Connection, tables: Collection[sa.Table]) -> bool:
     """Drop the tables if none of them has a row, on MariaDB and MySQL; return whether they were dropped.
 
+    LOCK TABLES ensures that no other transaction commits a row between the query and the DROP TABLE.
+
     Raises:
         DatabaseError: As drop().
 
     """
-    # With the table locks, no other transaction can commit a row between the query and the DROP TABLE.
     locks = ", ".join(f"{_qualified_name(connection, table)} WRITE" for table in tables)
     connection.exec_driver_sql(f"LOCK TABLES {locks}")
     queries = [sa.select(sa.literal(1)).select_from(table).limit(1) for table in tables]

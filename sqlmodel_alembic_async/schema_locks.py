@@ -10,14 +10,12 @@ import sqlalchemy as sa
 from .errors import TransactionConflictError
 from .schema import create, require_database
 
-LOCK_TIMEOUT = 3600  # Seconds that a process waits for another one's changes, on MariaDB and MySQL.
-SQLITE_LOCK_TIMEOUT = 60  # Seconds that a process waits for any other writer, on SQLite.
+LOCK_TIMEOUT = 3600
+SQLITE_LOCK_TIMEOUT = 60
 
-# Seconds that one statement waits for transactions that use the table, on the servers. Meanwhile, new statements on the
-# table wait, too.
-TABLE_LOCK_TIMEOUT = 10
+TABLE_LOCK_TIMEOUT = 10  # Short: meanwhile, all new statements on the table wait.
 
-# These must not change: other versions of this package take the same locks. PostgreSQL's advisory locks are numbers.
+# Never change them: other versions of this package take the same locks.
 _LOCK_ID = 0x5A17E7
 _LOCK_NAME = "sqlmodel_alembic_async_version"
 
@@ -72,8 +70,7 @@ def _begin_sqlite(connection: sa.Connection) -> sa.Transaction:
 
 @contextmanager
 def _postgresql(connection: sa.Connection) -> Iterator[None]:
-    # In a stricter level, the snapshot is taken before the wait for the lock: a process would not see the tables that
-    # another one created meanwhile.
+    # A stricter level takes its snapshot before the wait for the lock, and would not see tables created meanwhile.
     connection.execution_options(isolation_level="READ COMMITTED")
     with connection.begin():
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_ID)))

@@ -20,8 +20,8 @@ from .engines.waiting import until_done
 from .errors import DatabaseError, StorageError
 from .undo import undo_everything
 
-_CLOSE_TIMEOUT = 1.0  # Seconds that close waits for another task that uses the session.
-_CLOSE_RETRY_INTERVAL = 0.01  # Seconds.
+_CLOSE_TIMEOUT = 1.0
+_CLOSE_RETRY_INTERVAL = 0.01
 
 _NEEDS_TRANSACTION = "savepoints and streamed results need a transaction: use reading(snapshot=True) or transaction()"
 _IS_READ_ONLY = "the session is read-only: use transaction() to write"
@@ -63,14 +63,24 @@ class AsyncSession(_AsyncSession):
             await super().close()
 
     async def reset(self) -> None:
-        """Close the session, which may be used again; what was not committed is undone in its rows, too."""
+        """Close the session, which may be used again; what was not committed is undone in its rows, too.
+
+        Raises:
+            sqlalchemy.exc.IllegalStateChangeError: Another task is using the session.
+
+        """
         try:
             undo_everything(self.sync_session)
         finally:
             await super().reset()
 
     async def invalidate(self) -> None:
-        """Close the session and its connections; what was not committed is undone in its rows, too."""
+        """Close the session and its connections; what was not committed is undone in its rows, too.
+
+        Raises:
+            sqlalchemy.exc.IllegalStateChangeError: Another task is using the session.
+
+        """
         try:
             undo_everything(self.sync_session)
         finally:
@@ -149,14 +159,14 @@ class Connected:
 
 
 class OneTransactionPerTask:
-    """Refuses a second transaction in one task. On SQLite, the second one would wait for the first one without end."""
+    """Refuses a second transaction in one task. On SQLite, the second one would wait forever for the first one."""
 
     def __init__(self) -> None:
         self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Note the transaction of this task until the end of the block; raise RuntimeError if there is one already."""
+        """Register this task for the block; raise RuntimeError if it is registered already."""
         task = cast("asyncio.Task[Any]", asyncio.current_task())  # A coroutine runs in a task.
         if task in self._tasks:
             raise RuntimeError(

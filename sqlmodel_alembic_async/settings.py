@@ -11,6 +11,7 @@ class Settings(BaseSettings):
 
     Attributes:
         database_url: The URL of the default database.
+        database_echo: Whether SQL statements are logged; "values": with their values, which are personal data.
         sqlite_synchronous: How SQLite protects commits from a power failure: "NORMAL" may lose the last commits, "FULL"
             loses none, "EXTRA" also syncs the folder. https://www.sqlite.org/pragma.html#pragma_synchronous
         sqlite_lock_timeout: Seconds that a writer waits for other writers of a SQLite database; None is the default.
@@ -20,5 +21,6 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_ignore_empty=True)
 
     database_url: SecretStr = SecretStr("sqlite+aiosqlite:///./data.db")
+    database_echo: bool | Literal["values"] = False
     sqlite_synchronous: Literal["NORMAL", "FULL", "EXTRA"] = "FULL"
     sqlite_lock_timeout: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None

@@ -1,11 +1,11 @@
-"""The shapes in which callers hand in values, and the fields of the rows.
+"""The shapes of the values that callers pass, and the fields of the rows.
 
 A field is declared once, in _UserFields or in a part of _PetFields: the Create shape, the Update shape and the table
 inherit it.
 """
 
-from inspect import Parameter, Signature
-from typing import Any, Self, get_type_hints
+from inspect import Signature
+from typing import TYPE_CHECKING, Any, Self, get_origin
 
 import sqlalchemy as sa
 from pydantic import ConfigDict, model_validator
@@ -13,17 +13,21 @@ from sqlmodel import Field, SQLModel
 
 from . import fields as f
 from .columns import Text, UTCDateTime
+from .plain_signatures import UNCHANGED, plain_types, signature_of
 
-# Deferred: what only a program that uses it needs is not built at import.
+# defer_build: the import of the package builds no validators.
 _SHAPE: Any = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=True)
 
 
 class _Key(SQLModel):
-    id: f.Id | None = Field(default=None, primary_key=True, nullable=False)
+    if TYPE_CHECKING:
+        id: int = Field(default=None, primary_key=True)  # Only a row that has not been flushed has none.
+    else:
+        id: f.Id | None = Field(default=None, primary_key=True, nullable=False)
 
 
 class Bookkeeping(SQLModel):
-    """What the library keeps about a row; no shape lets a caller set it."""
+    """The columns that the package maintains; no shape has them, so callers cannot set them."""
 
     archived_at: f.Moment | None = Field(default=None, sa_type=UTCDateTime)
     created_at: f.Moment = Field(default=None, sa_type=UTCDateTime, nullable=False)
@@ -43,7 +47,7 @@ class _UserFields(SQLModel):
     external_ref: f.ExternalRef | None = Field(default=None, sa_type=Text(f.EXTERNAL_REF_LENGTH))
 
 
-# The parts of a pet; PetUpdate leaves out those of the owner. The fields of the last base class come first.
+# PetUpdate leaves out the parts of the owner. The fields of the last base class come first.
 class _PetName(SQLModel):
     name: f.Name = Field(sa_type=Text(f.NAME_LENGTH))
 
@@ -83,7 +87,7 @@ class _PetFields(_PetRemarks, _PetAcquisition, _PetDescription, _PetOwner, _PetN
 
 
 def check_agreement(pet: dict[str, Any]) -> None:
-    """Check the rules across a pet's fields, as far as the fields are known."""
+    """Check the rules between a pet's fields; a field that is not in the dictionary is not checked."""
     if pet.get("birth_date_estimated") and pet.get("birth_date", ...) is None:
         raise ValueError("birth_date_estimated needs a birth_date")
     if deceased_on := pet.get("deceased_on"):
@@ -99,12 +103,27 @@ class _PlainSignature:
     """Shows fields with plain types in help() and IPython: pydantic's signature repeats every validator and column."""
 
     def __get__(self, instance: object, shape: type[SQLModel]) -> Signature:
-        types = get_type_hints(shape)
-        parameters = []
-        for name, field in shape.model_fields.items():
-            default = Parameter.empty if field.is_required() else field.default
-            parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=types[name]))
-        return Signature(parameters)
+        types = plain_types(shape)
+        fields = {name: field for name, field in shape.model_fields.items() if name not in Bookkeeping.model_fields}
+        is_update = not any(field.is_required() for field in fields.values())
+        defaults = {
+            name: UNCHANGED if is_update else field.default for name, field in fields.items() if not field.is_required()
+        }
+        related = shape.__sqlmodel_relationships__  # A row takes its related rows, too.
+        defaults |= {name: [] if get_origin(types[name]) is list else None for name in related}
+        return signature_of({name: types[name] for name in (*fields, *related)}, defaults)
+
+
+class WithPlainSignature(SQLModel):
+    """A model whose signature shows plain types."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        """Replace pydantic's signature."""
+        cls.__signature__ = _PlainSignature()  # type: ignore[assignment]  # A descriptor: it is built when asked for.
+
+    # A deferred model is completed when it is first used, and gets pydantic's signature then.
+    __pydantic_on_complete__ = __pydantic_init_subclass__
 
 
 def mark_as_built(model: type[SQLModel]) -> None:
@@ -116,16 +135,13 @@ def mark_as_built(model: type[SQLModel]) -> None:
     model.model_config = {**model.model_config, "defer_build": False}
 
 
-class _Shape(SQLModel):
+class _Shape(WithPlainSignature):
     model_config = _SHAPE
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
         mark_as_built(cls)
-        cls.__signature__ = _PlainSignature()  # type: ignore[assignment]  # A descriptor: it is built when asked for.
-
-    # A deferred model is completed when it is first used, and gets pydantic's signature then.
-    __pydantic_on_complete__ = __pydantic_init_subclass__
 
 
 class UserCreate(_Shape, _UserFields):
@@ -193,12 +209,12 @@ class PetUpdate(_Shape, _PetRemarks, _PetDescription, _PetName):
 
 
 class UserRow(Bookkeeping, _UserFields, _Key):
-    """What every user row must satisfy on its way into the database."""
+    """The validation of a user row before it is written."""
 
     model_config = _SHAPE
 
 
 class PetRow(Bookkeeping, _PetFields, _Key):
-    """What every pet row must satisfy on its way into the database."""
+    """The validation of a pet row before it is written."""
 
     model_config = _SHAPE

@@ -19,7 +19,7 @@ from sqlalchemy.orm.util import identity_key
 from .models import TABLES, Pet, User
 from .undo_log import State, UndoLog, edits_of, restore, rows_of, state_of
 
-# Execution options of a statement whose rows are passed to remember() or remember_insert(), or which deletes rows.
+# Execution option: _remember_all() skips the statement, because the caller saves its rows or it deletes them.
 REMEMBERED = {"sqlmodel_alembic_async_remembered": True}
 
 _CHANGES_NO_ROW = ("SELECT", "SAVEPOINT", "RELEASE", "ROLLBACK")
@@ -66,7 +66,7 @@ def _is_joined(transaction: SessionTransaction) -> bool:
 
 
 def _restore_new_and_deleted(session: Session, transaction: SessionTransaction) -> None:
-    # SessionTransaction._restore_snapshot() works for the innermost transaction only.
+    """Do for an outer transaction what SQLAlchemy's _restore_snapshot() does for the innermost one only."""
     new = [state for state in transaction._new if _has_undo(state) and state.session_id == session.hash_key]
     deleted = [state for state in transaction._deleted if _has_undo(state) and state not in transaction._new]
     session._expunge_states(new, to_transient=True)
@@ -125,7 +125,7 @@ def _forget_earlier_edits(session: Session) -> None:
 @event.listens_for(Session, "do_orm_execute")
 def _remember_all(execution: ORMExecuteState) -> None:
     """Save the values of all rows, before a statement that may change any of them."""
-    statement: Any = _unwrapped(execution.statement)  # Of select().from_statement().
+    statement: Any = _unwrapped(execution.statement)  # Unwraps from_statement().
     if isinstance(statement, sa.TextClause):
         changes_no_row = statement.text.lstrip()[:10].upper().startswith(_CHANGES_NO_ROW)
     else:

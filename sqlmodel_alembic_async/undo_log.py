@@ -13,7 +13,7 @@ from sqlalchemy.orm.loading import _new_runid
 
 from .models import Pet, User
 
-MAX_KEYS = 1000  # After more changed rows than this, any row counts as changed: this bounds the memory of a log.
+MAX_KEYS = 1000  # Bounds the memory: after more changed rows, any row counts as changed.
 
 State = InstanceState[Any]
 
@@ -104,7 +104,7 @@ class UndoLog:
 
 
 def restore(session: Session, state: State, values: dict[str, Any]) -> bool:
-    """Set the values of a row, unless it is gone or belongs to another session by now; tell whether they were set."""
+    """Set the values of a row, and return True; return False if it no longer exists or is in another session."""
     row = state.obj()
     if row is None or not state.has_identity or state.session_id not in (None, session.hash_key):
         return False

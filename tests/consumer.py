@@ -51,7 +51,6 @@ async def register(session: AsyncSession) -> Pet:
     pet = Pet(name="Rex", species="dog", birth_date=date(2020, 1, 1))
     session.add(pet)
     await session.flush()
-    assert pet.id is not None
     return await transfer_pet(session, pet.id, ada.id)
 
 
@@ -76,7 +75,6 @@ async def main(url: str) -> list[str]:
             described: MicrochipDescription = describe_microchip("985 141 000 123 456")
             shown += [str(figures.by_species[None] + figures.by_sex["male"]), described.issuer or "-"]
             users = (await list_users(session, after=None)).items
-            assert users[0].id is not None
             owner = await get_user(session, users[0].id, with_pets=True)
             shown += [owner.name, owner.pets[0].name, str(await count_users(session, archived=None)), str(number)]
             try:
@@ -96,13 +94,9 @@ async def main(url: str) -> list[str]:
                 reasons: tuple[DuplicateReason, ...] = group.reasons
                 shown += [*reasons, str(group.score)]
         async with db.transaction() as session:
-            assert pet.id is not None
             shown.append((await update_pet(session, pet.id, PetUpdate(breed=None, status="missing"))).status)
             second: User = await create_user(session, UserCreate(name="Ada", city="London"))
             copy: Pet = await create_pet(session, PetCreate(name="Rex", breed="Pug"))
-            assert owner.id is not None
-            assert second.id is not None
-            assert copy.id is not None
             merged: MergeReport[User] = await merge_users(session, owner.id, second.id)
             trial: MergeReport[Pet] = await merge_pets(session, pet.id, copy.id, dry_run=True)
             shown += [*merged.filled, *merged.conflicts, merged.kept.name, *trial.filled, trial.kept.name]

@@ -170,7 +170,9 @@ async def test_a_hosts_own_alembic_leaves_our_tables_alone_as_the_page_shows(db:
         assert await connection.run_sync(differences) == [("add_table", "visit")]
 
 
-@pytest.mark.parametrize("name", sorted({*package.__all__, "DATABASE_URL", "SQLITE_SYNCHRONOUS"} - {"__version__"}))
+@pytest.mark.parametrize(
+    "name", sorted({*package.__all__, "DATABASE_URL", "DATABASE_ECHO", "SQLITE_SYNCHRONOUS"} - {"__version__"})
+)
 def test_the_pages_name_everything_public(name: str) -> None:
     assert re.search(rf"\b{name}\b", text_of(EXAMPLES))
 

@@ -223,7 +223,7 @@ async def test_a_read_that_is_not_awaited_keeps_its_name(db: Database, block: st
         session.expire(pet)
         _ = pet.name
 
-    with pytest.raises(MissingGreenlet, match="greenlet_spawn has not been called") as caught:
+    with pytest.raises(MissingGreenlet, match=r"read it again with `await session\.refresh") as caught:
         if block == "run_transaction":
             await db.run_transaction(read_expired)
         else:
@@ -439,3 +439,18 @@ async def test_a_commit_after_an_earlier_loss_says_that_nothing_is_in(db: Databa
     assert type(caught.value) is DatabaseUnavailableError
     async with db.reading() as session:
         assert await find_user_by_email(session, "lost@example.com") is None
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
+async def test_a_reader_that_cannot_write_any_more_is_told_to_roll_back_first(db: Database) -> None:
+    async with db.session() as session:
+        assert await find_user_by_email(session, "ada@example.com") is None
+        async with db.transaction() as other:
+            await create_user(other, UserCreate(name="Ada", email="ada@example.com"))
+
+        with pytest.raises(TransactionConflictError, match="has written since this one began to read: roll back first"):
+            await create_pet(session, PetCreate(name="Rex"))
+
+        await session.rollback()
+        await create_pet(session, PetCreate(name="Rex"))
+        await session.commit()

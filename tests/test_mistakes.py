@@ -51,6 +51,12 @@ async def pets_not_loaded(db: Database, session: AsyncSession) -> None:
     list((await create_user(session, UserCreate(name="Ada"))).pets)
 
 
+async def expired_row(db: Database, session: AsyncSession) -> None:
+    user = await create_user(session, UserCreate(name="Ada"))
+    session.expire(user)
+    assert user.name
+
+
 async def refused_commit(db: Database, session: AsyncSession) -> None:
     async with db.session() as plain:
         plain.add_all([User(name="Ada", email="ada@example.com"), User(name="Eve", email="ada@example.com")])
@@ -101,7 +107,8 @@ MISTAKES: dict[str, Callable[[Database, Any], Awaitable[object]]] = {
     "a driver that is not installed; the message names the extra": missing_driver,
     "a file that `import_pets` or `export_pets` cannot open": lambda db, session: import_pets(session, "/nonsense.csv"),
     "two tasks that use one session without a service": two_tasks,
-    "reading `user.pets` before it is loaded": pets_not_loaded,
+    "reading `user.pets` before it is loaded; the message tells what loads it": pets_not_loaded,
+    "reading an expired row, as after `session.rollback()`; the message tells what reads it again": expired_row,
     "a statement of your own in `transaction()`, without a value for one of its parameters": missing_value,
     "a commit of a plain `session()` that the database refuses": refused_commit,
 }

@@ -32,6 +32,16 @@ def test_a_row_shows_what_is_set_and_nothing_else() -> None:
     assert repr(Pet(name="Rex", species="dog", sex="male", version=7)) == "Pet(name='Rex', species='dog', sex='male')"
 
 
+async def test_a_row_has_no_id_before_it_is_flushed(session: AsyncSession) -> None:
+    user = User(name="chonky")
+    session.add(user)
+    assert user.id is None
+
+    await session.flush()
+
+    assert isinstance(user.id, int)
+
+
 async def test_a_saved_row_shows_its_id(session: AsyncSession) -> None:
     user = User(name="chonky")
     session.add(user)

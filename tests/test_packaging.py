@@ -34,13 +34,17 @@ ROOMS = {
     "microchips": {"fields"},
     "schema": {"errors"},
     "schema_locks": {"errors", "schema"},
-    "shapes": {"fields", "columns"},
+    "plain_signatures": set(),
+    "shapes": {"fields", "columns", "plain_signatures"},
     "public_shapes": {"fields"},
-    "models": {"schema", "row_validation", "shapes"},
+    "unloaded": set(),
+    "models": {"schema", "row_validation", "shapes", "unloaded"},
     "display": {"models"},
     "undo_log": {"models"},
     "undo": {"models", "undo_log"},
-    "driver_errors": {"errors", "engines.common"},
+    "error_codes": set(),
+    "driver_errors": {"error_codes", "errors", "engines.common"},
+    "start_errors": {"errors", "driver_errors"},
     "settings": set(),
     "computed_once": set(),
     "engines.common": set(),
@@ -49,9 +53,9 @@ ROOMS = {
     "engines": {"engines.common", "engines.sqlite", "engines.servers"},
     "services.statements": _BASE | {"columns", "display", "engines.common", "row_validation"},
     "services.duplicates": {"errors", "fields", "models", "services.statements"},
-    "services": {"import_report", "errors", "fields", "models", "display"}
+    "services": {"import_report", "errors", "fields", "models", "display", "plain_signatures"}
     | {"services.statements", "services.duplicates"},
-    "services.csv_files": _BASE - {"undo"} | {"services.statements"},
+    "services.csv_files": _BASE - {"undo"} | {"services.statements", "plain_signatures"},
     "retries": {"errors"},
     "sessions": {"engines.common", "errors", "driver_errors", "undo"},
     "databases": {"settings", "computed_once", "engines", "driver_errors", "models", "retries", "sessions"}
@@ -59,7 +63,9 @@ ROOMS = {
     "command_lock": set(),
     "migrations": {"databases", "driver_errors", "errors", "models", "schema", "command_lock"},
     "migration_plan": {"migrations", "schema"},
-    "ipython": {"databases", "migrations", "errors"},
+    "prompt_changes": set(),
+    "prompt_session": {"prompt_changes", "sessions"},
+    "ipython": {"databases", "migrations", "prompt_session", "start_errors"},
 }
 
 FIRST_STEPS = """

@@ -19,6 +19,7 @@ import pytest
 import sqlalchemy as sa
 from aiosqlite import core
 from alembic.runtime.environment import EnvironmentContext
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.event.attr import _CompoundListener
 from sqlalchemy.ext.asyncio import AsyncSessionTransaction, create_async_engine
@@ -77,6 +78,8 @@ PRIVATE: dict[str, tuple[Callable[[], bool], str]] = {
         lambda: hasattr(sa.create_engine("sqlite://").execution_options(), "_proxied"),
         "the engines of readers and of the writer have pools of their own",
     ),
+    "_echo": (source("_echo", Connection), "a change of echo applies to open connections, too"),
+    "_should_log_info": (has(Engine, "_should_log_info"), "a change of echo applies to open connections, too"),
     "_exec_once_mutex": (
         lambda: "_exec_once_mutex" in _CompoundListener.__slots__,
         "SQLAlchemy's lock of the first connection serves one event loop only",

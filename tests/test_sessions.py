@@ -2,10 +2,11 @@
 
 import asyncio
 import gc
+from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy import text
+from sqlalchemy import delete, insert, text, update
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IllegalStateChangeError, ResourceClosedError
 from sqlmodel import select
@@ -20,6 +21,7 @@ from sqlmodel_alembic_async import (
     PetCreate,
     PetUpdate,
     StorageError,
+    User,
     count_pets,
     create_pet,
     create_pets,
@@ -31,6 +33,7 @@ from sqlmodel_alembic_async import (
 )
 
 from .changes import GiveUp
+from .conftest import Statements
 
 
 async def names(db: Database) -> list[str]:
@@ -229,3 +232,14 @@ async def test_a_savepoint_that_has_ended_does_not_roll_back_the_one_around_it(d
             await inner.rollback()
 
     assert await names(db) == ["Rex"]
+
+
+@pytest.mark.parametrize("statement", [insert(User).values(name="Ada"), update(User).values(city="Rome"), delete(User)])
+async def test_a_reader_refuses_a_statement_that_writes_before_it_is_sent(
+    db: Database, statements: Statements, statement: Any
+) -> None:
+    async with db.reading() as session:
+        with pytest.raises(StorageError, match="the session is read-only"):
+            await session.exec(statement)
+
+    assert len(statements) == 0

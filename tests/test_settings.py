@@ -1,5 +1,7 @@
 """What the environment may say."""
 
+from typing import Literal
+
 import pytest
 from pydantic import ValidationError
 
@@ -8,7 +10,7 @@ from sqlmodel_alembic_async.settings import Settings
 
 @pytest.mark.parametrize("empty", [None, ""])
 def test_without_an_environment_the_data_is_a_file_here(monkeypatch: pytest.MonkeyPatch, empty: str | None) -> None:
-    for name in ("DATABASE_URL", "SQLITE_SYNCHRONOUS", "SQLITE_LOCK_TIMEOUT"):
+    for name in ("DATABASE_URL", "DATABASE_ECHO", "SQLITE_SYNCHRONOUS", "SQLITE_LOCK_TIMEOUT"):
         if empty is None:
             monkeypatch.delenv(name, raising=False)
         else:
@@ -17,6 +19,7 @@ def test_without_an_environment_the_data_is_a_file_here(monkeypatch: pytest.Monk
     settings = Settings()
 
     assert settings.database_url.get_secret_value() == "sqlite+aiosqlite:///./data.db"
+    assert settings.database_echo is False
     assert settings.sqlite_synchronous == "FULL"
     assert settings.sqlite_lock_timeout is None
 
@@ -40,3 +43,12 @@ def test_a_lock_timeout_that_is_no_number_of_seconds_is_refused(monkeypatch: pyt
 
     with pytest.raises(ValidationError, match="sqlite_lock_timeout"):
         Settings()
+
+
+@pytest.mark.parametrize(("text", "echo"), [("1", True), ("true", True), ("0", False), ("values", "values")])
+def test_the_environment_says_what_is_logged(
+    monkeypatch: pytest.MonkeyPatch, text: str, echo: bool | Literal["values"]
+) -> None:
+    monkeypatch.setenv("DATABASE_ECHO", text)
+
+    assert Settings().database_echo == echo

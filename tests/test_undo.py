@@ -1110,3 +1110,30 @@ async def test_what_the_first_statement_of_a_session_did_is_undone(db: Database,
         assert pet.name == "Lost"
 
     assert {"name", "version"} <= sa.inspect(pet).expired_attributes
+
+
+async def test_an_edit_from_before_the_session_stays_after_its_commit(db: Database) -> None:
+    async with db.transaction() as session:
+        pet = await create_pet(session, PetCreate(name="Rex"))
+    pet.name = "Max"
+
+    async with db.session() as session:
+        session.add(pet)
+        await session.commit()
+
+    assert (pet.name, pet.version) == ("Max", 2)
+
+
+@pytest.mark.parametrize("harmless", ["SELECT 1", "  select 1", "SAVEPOINT own", "ROLLBACK TO own"])
+async def test_a_text_that_changes_no_row_expires_nothing_at_a_rollback(db: Database, harmless: str) -> None:
+    async with db.transaction() as session:
+        pet_id = (await create_pet(session, PetCreate(name="Rex"))).id
+
+    async with db.transaction() as session:
+        async with session.begin_nested() as nested:
+            await session.exec(sa.text("SAVEPOINT own"))
+            await session.exec(sa.text(harmless))
+            pet = await get_pet(session, pet_id)
+            await nested.rollback()
+
+        assert pet.__dict__["name"] == "Rex"

@@ -10,10 +10,22 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from . import servers, sqlite
 from .begin_mode import BEGIN
 from .commit_guard import refuse_partial_commits
-from .pools import ReadWritePool, SQLitePool, use_subpool
+from .echo import Echo, follow_echo, get_echo, set_echo
+from .pools import ReadWritePool, SQLitePool, use_subpool, with_options
 from .task_guard import refuse_concurrent_tasks
 
-__all__ = ["BEGIN", "async_url", "create_engine", "prepare", "reader", "snapshot", "writer"]
+__all__ = [
+    "BEGIN",
+    "Echo",
+    "async_url",
+    "create_engine",
+    "get_echo",
+    "prepare",
+    "reader",
+    "set_echo",
+    "snapshot",
+    "writer",
+]
 
 _ASYNC_DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -41,7 +53,7 @@ def async_url(url: str | URL) -> URL:
         raise ValueError("not a database URL: expected driver://user:password@host/name") from None
     parsed = parsed.set(drivername=_ASYNC_DRIVERS.get(parsed.drivername, parsed.drivername))
     if parsed.drivername == "postgresql+asyncpg" and (mode := parsed.query.get("sslmode")):
-        # Hosting platforms give the option libpq's name, which asyncpg does not accept.
+        # asyncpg does not know libpq's name of the option, which hosting platforms use.
         parsed = parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
     return parsed
 
@@ -52,12 +64,13 @@ def create_engine(url: str | URL, **options: Any) -> AsyncEngine:
     Args:
         url: The database URL, with or without its async driver.
         options: Options of SQLAlchemy's create_async_engine() and of prepare(). They override this function's defaults.
+            `echo` may also be "values": to log the statements' values, too.
 
     Raises:
         ModuleNotFoundError: The database's driver is not installed.
         TypeError: An option is unknown, does not apply to this database, or is a custom creator on SQLite.
-        ValueError: The URL is not a database URL, names a driver that is unknown or not async, or a setting of
-            prepare() has a value that is not allowed.
+        ValueError: The URL is not a database URL, names a driver that is unknown or not async, or `echo` or a setting
+            of prepare() has a value that is not allowed.
 
     """
     url = async_url(url)
@@ -69,6 +82,7 @@ def create_engine(url: str | URL, **options: Any) -> AsyncEngine:
         )
     if driver == "aiosqlite":
         url = sqlite.shared_memory(url)
+    echo: Echo = options.pop("echo", False)
     preparations = {name: options.pop(name) for name in ("synchronous", "lock_timeout") if name in options}
     # Parameters contain personal data, which must not appear in logs and error messages.
     defaults = {
@@ -78,7 +92,9 @@ def create_engine(url: str | URL, **options: Any) -> AsyncEngine:
     }
     if driver == "aiosqlite" and "poolclass" not in options:
         defaults["pool_timeout"] = sqlite.LOCK_TIMEOUT
-    return prepare(create_async_engine(url, **(defaults | options)), **preparations)
+    engine = prepare(create_async_engine(url, **(defaults | options)), **preparations)
+    set_echo(engine.sync_engine, echo)
+    return engine
 
 
 def _refuse_other_drivers(url: URL) -> None:
@@ -116,6 +132,7 @@ def prepare(engine: AsyncEngine, **settings: Any) -> AsyncEngine:
         servers.prepare(engine.sync_engine)
     refuse_concurrent_tasks(engine.sync_engine)
     refuse_partial_commits(engine.sync_engine)
+    follow_echo(engine.sync_engine)
     return engine
 
 
@@ -145,4 +162,4 @@ def snapshot(engine: AsyncEngine) -> AsyncEngine:
     if engine.dialect.name == "sqlite":
         return use_subpool(engine, "reader", **{BEGIN: "READ ONLY"})
     options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-    return engine.execution_options(**(options if engine.dialect.name == "postgresql" else {BEGIN: "READ ONLY"}))
+    return with_options(engine, **(options if engine.dialect.name == "postgresql" else {BEGIN: "READ ONLY"}))

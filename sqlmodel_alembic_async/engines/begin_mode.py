@@ -1,4 +1,8 @@
-"""The execution option that selects how a transaction begins."""
+"""The execution option that selects how a transaction begins.
+
+IMMEDIATE takes SQLite's write lock at BEGIN, DEFERRED takes it at the first write, READ ONLY never takes it. AUTOCOMMIT
+sends no BEGIN.
+"""
 
 from typing import Literal
 
@@ -6,8 +10,6 @@ from sqlalchemy.engine import Connection
 
 BEGIN = "sqlmodel_alembic_async_begin"
 
-# IMMEDIATE takes SQLite's write lock at BEGIN, DEFERRED takes it at the first write, READ ONLY never takes it.
-# AUTOCOMMIT sends no BEGIN.
 Mode = Literal["IMMEDIATE", "DEFERRED", "READ ONLY", "AUTOCOMMIT"]
 
 

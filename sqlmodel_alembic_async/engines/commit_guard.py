@@ -6,10 +6,10 @@ from sqlalchemy.exc import PendingRollbackError
 
 from .connection_info import info_of
 
-# In Connection.info: "transaction" or "savepoint", which is what must be rolled back after a failed statement.
+# In Connection.info: what must be rolled back after a failed statement, "transaction" or "savepoint".
 _FAILED_SCOPE = "sqlmodel_alembic_async_failed_scope"
 # InnoDB rolls back the transaction: deadlock, record changed since last read (innodb_snapshot_isolation), full lock
-# table. The first two are also among the conflicts of driver_errors, which this room must not import.
+# table. The first two are also among the conflicts of error_codes, which this room must not import.
 _INNODB_ROLLED_BACK = (1213, 1020, 1206)
 
 
@@ -39,7 +39,6 @@ def refuse_partial_commits(engine: Engine) -> None:
 
 
 def _has_lost_transaction(connection: Connection) -> bool:
-    # Only this package's SQLite connection has this attribute.
     return getattr(connection.connection.driver_connection, "has_lost_transaction", False)
 
 

@@ -8,9 +8,9 @@ from sqlalchemy.engine import Connection
 def info_of(connection: Connection) -> dict[Any, Any]:
     """Return Connection.info, or an empty dictionary where there is none.
 
-    The connection on which SQLAlchemy initializes a dialect has none, and so has a lost connection.
+    A lost connection has none, nor has the connection on which SQLAlchemy initializes a dialect.
     """
     try:
-        return {} if connection.invalidated else connection.info  # To ask a lost connection would open a new one.
+        return {} if connection.invalidated else connection.info  # A lost connection would be opened anew.
     except NotImplementedError:  # Raised from an error handler, it would hide the original error.
         return {}

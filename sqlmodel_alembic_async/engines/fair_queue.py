@@ -23,7 +23,7 @@ class FairQueue(AsyncAdaptedQueue[Item]):
         return not self._items
 
     def full(self) -> bool:
-        """Return whether the queue holds as many items as it may."""
+        """Return whether the queue holds `maxsize` items."""
         return 0 < self.maxsize <= len(self._items)
 
     def qsize(self) -> int:

@@ -1,7 +1,7 @@
 """Handle fork(): a child process must not use or close the connections of its parent."""
 
 import os
-from typing import Any, Protocol
+from typing import Protocol
 from weakref import WeakSet
 
 
@@ -15,7 +15,7 @@ class Pool(Protocol):
         """Drop all connections, in the child process."""
 
 
-pools: WeakSet[Any] = WeakSet()  # The items are of the type Pool.
+pools: WeakSet[Pool] = WeakSet()
 inherited: list[object] = []  # The parent's connections: garbage collection in the child would close them.
 
 
@@ -29,5 +29,5 @@ def _after_in_child() -> None:
         pool.reset_after_fork()
 
 
-# Only Unix has fork() and register_at_fork().
-getattr(os, "register_at_fork", dict)(before=_before, after_in_child=_after_in_child)
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(before=_before, after_in_child=_after_in_child)

@@ -7,17 +7,19 @@ import threading
 import time
 from typing import Any, Literal
 
+from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import await_
+from sqlalchemy.util.concurrency import in_greenlet
 
 from . import forks
 from .driver_connections import socket_fd, terminate
 from .loop_share import FREE_SLOT, Share
 
-_SHARE = "sqlmodel_alembic_async_share"  # In record_info: the Share that a connection belongs to.
+_SHARE = "sqlmodel_alembic_async_share"
 
-_LOCK_POLL_INTERVAL = 0.005  # Seconds between two attempts to take the lock of the first connection.
-_LOCK_TIMEOUT = 30.0  # Seconds.
+_LOCK_POLL_INTERVAL = 0.005
+_LOCK_TIMEOUT = 30.0
 
 
 class LoopPool(AsyncAdaptedQueuePool):
@@ -25,9 +27,13 @@ class LoopPool(AsyncAdaptedQueuePool):
 
     A server's connection works only in the event loop that opened it. So each event loop has its own share of the
     pool; `pool_size` and `max_overflow` apply to each share.
+
+    Attributes:
+        connections_outlive_loops: When an event loop ends, its idle connections move to another loop's share instead of
+            being closed.
+
     """
 
-    # True: when an event loop is closed, its idle connections move to another loop's share. False: they are closed.
     connections_outlive_loops = False
 
     _shares: dict[asyncio.AbstractEventLoop | None, Share]
@@ -44,7 +50,7 @@ class LoopPool(AsyncAdaptedQueuePool):
         connect: Any = self.dispatch.connect
         connect.for_modify(self.dispatch)._exec_once_mutex = _FirstConnectionLock()
 
-    # QueuePool reads and writes its queue and its counter by these names: they are those of the running loop's share.
+    # QueuePool uses these two names; here, they lead to the share of the running loop.
 
     @property
     def _pool(self) -> Any:
@@ -63,6 +69,11 @@ class LoopPool(AsyncAdaptedQueuePool):
         self._share().overflow = overflow
 
     def _do_get(self) -> Any:
+        if not in_greenlet():
+            raise MissingGreenlet(
+                "a row or a relationship is not loaded, and cannot be loaded without await: use `await"
+                " session.refresh(row)` or `await session.refresh(row, [name])`"
+            )
         share = self._share()
         if share.loop_end_hook is None and not self.connections_outlive_loops:
             share.loop_end_hook = share.close_when_loop_ends()
@@ -70,7 +81,7 @@ class LoopPool(AsyncAdaptedQueuePool):
         try:
             record: Any = super()._do_get()
         except BaseException:
-            # If a task is cancelled while it receives a connection, that connection is idle again.
+            # A task that was cancelled while it received a connection has put it back; a retired share closes it.
             if share.is_retired and share.loop is not None:
                 share.run_in_loop(share.loop, share.close_idle)
             raise
@@ -98,7 +109,7 @@ class LoopPool(AsyncAdaptedQueuePool):
         return True
 
     def dispose(self) -> None:
-        """Close all idle connections; the event loop of another thread closes its own ones."""
+        """Close all idle connections; each event loop of another thread closes its own."""
         current = self._share()
         self._is_disposed = True
         super().dispose()
@@ -144,7 +155,7 @@ class LoopPool(AsyncAdaptedQueuePool):
         null = os.open(os.devnull, os.O_RDWR)
         for share in self._shares.values():
             for record in [*share.take_idle(), *share.checked_out]:
-                forks.inherited.append(record)  # Garbage collection would close it.
+                forks.inherited.append(record)
                 driver = record.driver_connection
                 if (socket := socket_fd(driver)) is not None:
                     os.dup2(null, socket)
@@ -188,6 +199,5 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:
-    # SQLAlchemy logs a cancelled ROLLBACK as an error. No log entry is needed: the task receives the cancellation, and
-    # the connection is closed.
+    """Drop SQLAlchemy's error log of a cancelled ROLLBACK: the task is cancelled, and the connection is closed."""
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

@@ -34,7 +34,8 @@ FREE_SLOT: Any = _FreeSlot()
 class Share:
     """The idle and checked-out connections of one event loop.
 
-    `overflow` is the number of open connections minus `pool_size`, as in SQLAlchemy's QueuePool.
+    `overflow` is the number of open connections minus `pool_size`, as in SQLAlchemy's QueuePool. A share is retired
+    when the pool is disposed or the loop is closed: returned connections are closed.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None, size: int, use_lifo: bool) -> None:
@@ -42,7 +43,7 @@ class Share:
         self.idle: FairQueue[Any] = FairQueue(size, use_lifo=use_lifo)
         self.checked_out: WeakSet[ConnectionPoolEntry] = WeakSet()
         self.overflow = -size
-        self.is_retired = False  # The pool is disposed, or the loop is closed: returned connections are closed.
+        self.is_retired = False
         self.loop_end_hook: AsyncGenerator[None] | None = None
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -78,7 +79,7 @@ class Share:
             self.free_slot()
 
     def close_all(self) -> None:
-        """Close all connections; those that are checked out are still checked in later."""
+        """Close all connections. The checked-out ones are invalidated now, and still returned later."""
         for record in list(self.checked_out):
             record.invalidate()
         for record in self.take_idle():

@@ -3,14 +3,14 @@
 from typing import Any, Self, cast
 
 from sqlalchemy.engine import Engine
-from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from .echo import DerivedEngine
 from .loop_pool import LoopPool
 
-IS_READER = "sqlmodel_alembic_async_is_reader"  # In Connection.info: the connection belongs to the reader pool.
+IS_READER = "sqlmodel_alembic_async_is_reader"
 
 
 class WriterTimeoutError(PoolTimeoutError):
@@ -88,10 +88,15 @@ def use_subpool(engine: AsyncEngine, name: str, **options: Any) -> AsyncEngine:
     """
     if isinstance(engine.pool, ReadWritePool):
         return AsyncEngine(_SubpoolEngine(engine.sync_engine, name, options))
-    return engine.execution_options(**options)
+    return with_options(engine, **options)
 
 
-class _SubpoolEngine(OptionEngine):
+def with_options(engine: AsyncEngine, **options: Any) -> AsyncEngine:
+    """Return an engine with these execution options that uses the same pool."""
+    return AsyncEngine(DerivedEngine(engine.sync_engine, options))
+
+
+class _SubpoolEngine(DerivedEngine):
     def __init__(self, engine: Engine, name: str, options: dict[str, Any]) -> None:
         super().__init__(engine, options)
         self._name = name

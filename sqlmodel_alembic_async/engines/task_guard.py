@@ -8,7 +8,7 @@ from sqlalchemy.exc import InvalidRequestError
 
 from .connection_info import info_of
 
-_ACTIVE_TASK = "sqlmodel_alembic_async_active_task"  # In Connection.info: the task whose statement is running.
+_ACTIVE_TASK = "sqlmodel_alembic_async_active_task"
 
 
 def refuse_concurrent_tasks(engine: Engine) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 
 async def until_done(future: asyncio.Future[Any]) -> None:
-    """Wait until a future is done; raise a cancellation that arrives in the meantime only then.
+    """Wait until a future is done, even if the task is cancelled; raise the CancelledError only then.
 
     anyio repeats a cancellation at every await, so asyncio.shield() around a single await is not enough.
     """

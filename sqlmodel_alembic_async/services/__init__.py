@@ -1,5 +1,5 @@
-"""What callers can do: coroutines that take a session first, and leave the transaction to their caller.
+"""The public services: coroutines that take a session first; their caller commits or rolls back.
 
-Each flushes the session's pending changes first, and raises what that flush raises. Constraints and triggers of a host
-application may add InvalidValueError, ConflictError and AlreadyExistsError to what a docstring names.
+Each flushes the session's pending changes first; the errors of that flush are raised, too. Constraints and triggers of
+a host application may cause InvalidValueError, ConflictError and AlreadyExistsError beyond what a docstring names.
 """

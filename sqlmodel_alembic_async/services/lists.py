@@ -6,11 +6,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from typing_extensions import Unpack
 
 from ..models import Pet, User
+from ..plain_signatures import spell_out
 from .statements import many_rows, pages, related
 from .statements.filters import PetFilters, UserFilters, pet_terms, user_terms
 from .statements.pages import OrderBy, Page
 
 
+@spell_out(UserFilters, archived=False)
 async def list_users(
     session: AsyncSession,
     *,
@@ -53,6 +55,7 @@ async def list_users(
     )
 
 
+@spell_out(UserFilters, archived=False)
 async def count_users(session: AsyncSession, **filters: Unpack[UserFilters]) -> int:
     """Return how many users match the filters of list_users().
 
@@ -65,13 +68,14 @@ async def count_users(session: AsyncSession, **filters: Unpack[UserFilters]) -> 
     return await many_rows.count(session, User, user_terms(filters))
 
 
+@spell_out(UserFilters, archived=False)
 async def stream_users(
     session: AsyncSession, *, order_by: OrderBy = "name", with_pets: bool = False, **filters: Unpack[UserFilters]
 ) -> AsyncIterator[User]:
     """Yield every user that matches the filters of list_users(), in constant memory.
 
-    It reads pages of 1,000 and is no snapshot: a user who changes meanwhile may come twice or not at all, unless the
-    transaction is one, as `reading(snapshot=True)` is. To update users while iterating, use order_by="id".
+    It reads pages of 1,000 and is no snapshot: a user who changes meanwhile may come twice or not at all. To avoid
+    this, use `reading(snapshot=True)`. To update users while iterating, use order_by="id".
     `with_pets` loads `user.pets`, in one more statement for each 1,000.
 
     Raises:
@@ -86,6 +90,7 @@ async def stream_users(
         yield user
 
 
+@spell_out(PetFilters, archived=False)
 async def list_pets(
     session: AsyncSession,
     *,
@@ -136,6 +141,7 @@ async def list_pets(
     )
 
 
+@spell_out(PetFilters, archived=False)
 async def count_pets(session: AsyncSession, **filters: Unpack[PetFilters]) -> int:
     """Return how many pets match the filters of list_pets().
 
@@ -148,13 +154,14 @@ async def count_pets(session: AsyncSession, **filters: Unpack[PetFilters]) -> in
     return await many_rows.count(session, Pet, pet_terms(filters))
 
 
+@spell_out(PetFilters, archived=False)
 async def stream_pets(
     session: AsyncSession, *, order_by: OrderBy = "name", with_owner: bool = False, **filters: Unpack[PetFilters]
 ) -> AsyncIterator[Pet]:
     """Yield every pet that matches the filters of list_pets(), in constant memory.
 
-    It reads pages of 1,000 and is no snapshot: a pet that changes meanwhile may come twice or not at all, unless the
-    transaction is one, as `reading(snapshot=True)` is. To update pets while iterating, use order_by="id".
+    It reads pages of 1,000 and is no snapshot: a pet that changes meanwhile may come twice or not at all. To avoid
+    this, use `reading(snapshot=True)`. To update pets while iterating, use order_by="id".
     `with_owner` loads `pet.owner`, in one more statement for each 1,000.
 
     Raises:

@@ -15,7 +15,7 @@ from .statements import execution, many_rows, one_row
 from .statements.owned_pets import update_pets_of
 from .users import delete_user
 
-# Fields that make sense only together: they are filled from one row, or not at all.
+# Filled from the same row, or not at all.
 _JOINT_FIELDS = (
     ("address", "city", "postal_code"),
     ("birth_date", "birth_date_estimated"),
@@ -63,8 +63,8 @@ async def merge_users(session: AsyncSession, keep_id: int, drop_id: int, *, dry_
         UserNotFoundError: One of the users does not exist.
         ValueError: Both ids are the same.
         TypeError: An id is not an integer.
-        ValidationError: The kept user is invalid as it is stored.
-        TransactionConflictError: Another transaction was in the way, for example gave the dropped user a pet.
+        ValidationError: The stored values of the kept user are invalid.
+        TransactionConflictError: Another transaction conflicted; for example, it gave the dropped user a pet.
         ConflictError: A row of another table refers to the dropped user.
         DatabaseError: The database failed, or the session is closed or used by another task.
 
@@ -76,7 +76,7 @@ async def merge_users(session: AsyncSession, keep_id: int, drop_id: int, *, dry_
         return MergeReport(kept, drop_id, filled, conflicts, pets, dry_run)
     moved = await update_pets_of(session, drop_id, {"owner_id": keep_id})
     try:
-        await delete_user(session, drop_id)  # First: the kept user may get its unique values.
+        await delete_user(session, drop_id)  # Before the update, which may give its unique values to the kept user.
     except UserHasPetsError as error:
         # In REPEATABLE READ, the statement that moved the pets did not see a pet from a later transaction.
         raise TransactionConflictError(
@@ -103,7 +103,7 @@ async def merge_pets(session: AsyncSession, keep_id: int, drop_id: int, *, dry_r
         PetNotFoundError: One of the pets does not exist.
         ValueError: Both ids are the same.
         TypeError: An id is not an integer.
-        ValidationError: The kept pet is invalid as it is stored.
+        ValidationError: The stored values of the kept pet are invalid.
         ConflictError: A row of another table refers to the dropped pet.
         DatabaseError: The database failed, or the session is closed or used by another task.
 
@@ -126,7 +126,7 @@ async def _fetch_both(
     for row_id in is_possible:
         if not is_possible[row_id]:
             raise not_found(row_id)
-    query = select(model).where(col(model.id).in_([keep_id, drop_id])).order_by(col(model.id))  # Lock in one order.
+    query = select(model).where(col(model.id).in_([keep_id, drop_id])).order_by(col(model.id))  # Avoids deadlocks.
     found = {row.id: row for row in await execution.fetch_all(session, query.with_for_update() if locked else query)}
     for row_id in is_possible:
         if row_id not in found:
@@ -139,7 +139,7 @@ def _merged_values(
 ) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
     """Return the values that fill the kept row, and the other values of the dropped row that differ."""
     kept_values, dropped_values = ({name: getattr(row, name) for name in shape.model_fields} for row in (kept, dropped))
-    shape.model_validate(kept_values)  # If the kept row is invalid, every value would seem to be a conflict.
+    shape.model_validate(kept_values)  # An invalid kept row would make every value a conflict.
     filled: dict[str, Any] = {}
     conflicts: dict[str, tuple[Any, Any]] = {}
     for group in dict.fromkeys(_GROUPS.get(name, (name,)) for name in shape.model_fields):

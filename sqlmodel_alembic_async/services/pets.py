@@ -29,8 +29,8 @@ async def create_pet(session: AsyncSession, data: PetCreate, *, on_similar: OnSi
         data: The values of the new pet; `weight_g` is in grams, `microchip` as in ISO 11784.
         on_similar: "allow" inserts in any case. "error" first looks for pets that find_duplicate_pets() would put into
             one group with the new one, and inserts only if there are none. A microchip in the notes of another pet
-            counts only where both have the same name. It locks nothing: two transactions at the same time do not see
-            each other.
+            counts only where both have the same name. It locks nothing: two transactions at the same time may insert
+            similar pets.
 
     Raises:
         UserNotFoundError: No user has the id `owner_id`.
@@ -44,7 +44,7 @@ async def create_pet(session: AsyncSession, data: PetCreate, *, on_similar: OnSi
     """
     data = one_row.expect(PetCreate, data)
     if on_similar != "allow":
-        from .duplicates.search import refuse_similar  # Not at import: few programs need it.
+        from .duplicates.search import refuse_similar
 
         await refuse_similar(session, Pet, data, on_similar)
     try:
@@ -104,7 +104,9 @@ async def get_pet(session: AsyncSession, pet_id: int, *, with_owner: bool = Fals
 
 
 async def find_pet_by_microchip(session: AsyncSession, microchip: str) -> Pet | None:
-    """Return the pet with this microchip, archived or not, or None. Spaces, "-", "." and "*" in it do not matter.
+    """Return the pet with this microchip, archived or not, or None; blank finds None.
+
+    Spaces, "-", "." and "*" in it are ignored.
 
     Raises:
         ValidationError: `microchip` is not a valid number.

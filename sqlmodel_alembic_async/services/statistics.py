@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 from ..display import Table
 from ..fields import Sex, Status
 from ..models import Pet
+from ..plain_signatures import spell_out
 from .statements import execution, prebuilt
 from .statements.filters import PetFilters, pet_terms
 
@@ -70,10 +71,11 @@ class PetStatistics:
         return Table(("", "", "pets"), body, f"{self.total or 'no'} pet{'s' * (self.total != 1)}")
 
 
+@spell_out(PetFilters, archived=False)
 async def pet_statistics(session: AsyncSession, **filters: Unpack[PetFilters]) -> PetStatistics:
     """Return statistics about the pets that match the filters.
 
-    It is one statement, so that all figures belong to the same moment. It reads every matching pet.
+    It is one statement, so all numbers are of the same moment. It reads every matching pet.
 
     Args:
         session: The session; pending changes are flushed first.
@@ -111,7 +113,7 @@ async def pet_statistics(session: AsyncSession, **filters: Unpack[PetFilters]) -
 def _query(terms: frozenset[tuple[str, str]]) -> Any:
     conditions = prebuilt.conditions(Pet, terms)
     year = sa.extract("year", col(Pet.birth_date))
-    # PostgreSQL takes a column that is NULL in the first two parts for text: these two give each column its type.
+    # PostgreSQL gives a column that is NULL in the first two parts the type text: these two set all types.
     return sa.union_all(
         _part("born", conditions, year=year),
         _part("kind", conditions, key=col(Pet.status), sex=col(Pet.sex)),
@@ -130,7 +132,7 @@ def _part(name: str, conditions: list[sa.ColumnElement[bool]], **keys: Any) -> s
 
 
 def _year(year: float | None) -> int | None:
-    # asyncpg stores date.min and date.max of Python as -infinity and infinity.
+    """Return a year as an int; asyncpg stores date.min and date.max of Python as -infinity and infinity."""
     return None if year is None else int(min(max(year, MINYEAR), MAXYEAR))
 
 

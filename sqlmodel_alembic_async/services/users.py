@@ -33,7 +33,7 @@ async def create_user(session: AsyncSession, data: UserCreate, *, on_similar: On
         data: The values of the new user.
         on_similar: "allow" inserts in any case. "error" first looks for users that find_duplicate_users() would put
             into one group with the new one, and inserts only if there are none. It locks nothing: two transactions at
-            the same time do not see each other.
+            the same time may insert similar users.
 
     Raises:
         AlreadyExistsError: Another user has this `email` or `external_ref`; `field` names it.
@@ -46,7 +46,7 @@ async def create_user(session: AsyncSession, data: UserCreate, *, on_similar: On
     """
     data = one_row.expect(UserCreate, data)
     if on_similar != "allow":
-        from .duplicates.search import refuse_similar  # Not at import: few programs need it.
+        from .duplicates.search import refuse_similar
 
         await refuse_similar(session, User, data, on_similar)
     return await one_row.insert(session, User, data)
@@ -188,7 +188,7 @@ async def delete_user(session: AsyncSession, user_id: int, *, pets: Literal["ref
         if await one_row.delete(session, User, user_id, _HAS_NO_PETS):
             return
     except UserHasPetsError as error:
-        # SQLite names no key. It has one writer, so that no pet was added since the check: another table refers.
+        # SQLite does not name the key. It has one writer: no pet was added since the check, so another table refers.
         if execution.dialect_of(session, User).name == "sqlite":
             raise ConflictError("a row of another table refers to this one") from error.__cause__
         raise UserHasPetsError(user_id) from error.__cause__

@@ -64,7 +64,7 @@ from tests.stress.forks import ended, forked, work
 db = Database(sys.argv[1])
 
 async def main():
-    pools = {db.engine.pool, db.engine.pool.reader, db.engine.pool.writer}
+    pools = {db.engine.pool, db.engine.pool.reader, getattr(db.engine.pool, "writer", db.engine.pool)}
     for pool in pools:
         pool._overflow_lock.acquire()
     print("exit code", await ended(forked(lambda: asyncio.run(work(db)))))

@@ -95,3 +95,16 @@ async def test_species_are_told_apart_byte_by_byte(session: AsyncSession) -> Non
     figures = await pet_statistics(session)
 
     assert list(figures.by_species.items()) == [("chevre", 1), ("chèvre", 1), ("ss", 1), ("ß", 1)]
+
+
+@pytest.mark.parametrize(("number", "last"), [(20, "species 20"), (21, "2 others")])
+async def test_twenty_species_are_all_shown_and_of_more_the_rest_is_a_sum(
+    session: AsyncSession, number: int, last: str
+) -> None:
+    pets = [PetCreate(name="Rex", species=f"species {n:02}") for n in range(1, number + 1)]
+    await create_pets(session, [*pets, *pets[:18]])
+
+    table = (await pet_statistics(session))._repr_html_()
+
+    assert last in table
+    assert ("others" in table) is (number > 20)

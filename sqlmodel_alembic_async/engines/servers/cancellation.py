@@ -1,4 +1,4 @@
-"""Terminate a cancelled task's session on the server, which otherwise finishes the statement and keeps its locks."""
+"""Terminate a cancelled task's connection on the server. Otherwise its statement runs on and keeps its locks."""
 
 import asyncio
 import contextlib
@@ -11,12 +11,12 @@ from sqlalchemy.util import await_, greenlet_spawn
 
 from ..waiting import until_done
 
-# Seconds. The cancelled task waits for the termination, so it must be short.
+# Short, because the cancelled task waits for the termination.
 _TIMEOUTS = {"asyncmy": {"connect_timeout": 1, "read_timeout": 1}, "asyncpg": {"timeout": 1, "command_timeout": 1}}
 
 
 def kill_abandoned_statements(engine: Engine) -> None:
-    """Terminate the server's session when a connection is invalidated because its task was cancelled."""
+    """Terminate a connection on the server when it is invalidated because its task was cancelled."""
     dialect = engine.dialect
     latest_connect: dict[str, Any] = {}
 
@@ -24,7 +24,6 @@ def kill_abandoned_statements(engine: Engine) -> None:
         latest_connect.update(args=args, options=options)
 
     def execute(statement: str) -> None:
-        # If the server cannot be reached, there is nothing to terminate.
         with contextlib.suppress(dialect.loaded_dbapi.Error, OSError):
             args, options = latest_connect["args"], latest_connect["options"]
             connection = dialect.connect(*args, **options | _TIMEOUTS[dialect.driver])
@@ -34,7 +33,7 @@ def kill_abandoned_statements(engine: Engine) -> None:
                 connection.close()
 
     async def execute_in_own_task(statement: str) -> None:
-        # The task must be created here, outside of SQLAlchemy's greenlet: an eager task would start inside of it.
+        # Create the task outside of SQLAlchemy's greenlet: an eager task would start inside the greenlet.
         await until_done(asyncio.create_task(greenlet_spawn(execute, statement)))
 
     def terminate_session(connection: Any, record: ConnectionPoolEntry, error: BaseException | None) -> None:
@@ -46,7 +45,7 @@ def kill_abandoned_statements(engine: Engine) -> None:
             statement = f"KILL {driver.thread_id()}"
         else:
             statement = f"SELECT pg_terminate_backend({driver.get_server_pid()})"
-        # A second cancellation must not prevent SQLAlchemy from closing the connection. SQLAlchemy re-raises the first.
+        # After a second cancellation, SQLAlchemy must still close the connection; it re-raises the first one.
         with contextlib.suppress(asyncio.CancelledError):
             await_(execute_in_own_task(statement))
 

@@ -11,10 +11,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..driver_connections import transport_of
 
-_IDLE_SINCE = "sqlmodel_alembic_async_idle_since"  # In Connection.info.
+_IDLE_SINCE = "sqlmodel_alembic_async_idle_since"
 
-# Seconds of idle time after which a connection gets a ping: firewalls drop idle connections without a message.
-_PING_AFTER = 30.0
+_PING_AFTER = 30.0  # Firewalls drop idle connections without a message.
 
 
 def replace_dead_connections(engine: Engine) -> None:
@@ -24,7 +23,7 @@ def replace_dead_connections(engine: Engine) -> None:
     needed only if the socket has data to read, or if the connection has been idle for a long time.
     """
     if engine.pool._pre_ping:
-        return  # SQLAlchemy pings at every checkout.
+        return
 
     def check(connection: Any, record: ConnectionPoolEntry, proxy: object) -> None:
         silent = _resume_reading(record.driver_connection)
@@ -53,7 +52,7 @@ def replace_dead_connections(engine: Engine) -> None:
 
 
 def _resume_reading(connection: Any) -> bool:
-    """Let a connection read again; return whether its socket has no data to read, False if that is unknown."""
+    """Resume reading; return True only if the socket certainly has no data to read."""
     transport = transport_of(connection)
     if transport is None or transport.is_closing() or not hasattr(select, "poll"):
         return False

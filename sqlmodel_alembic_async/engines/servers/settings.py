@@ -13,7 +13,7 @@ from .cancellation import kill_abandoned_statements
 from .connecting import DRIVERS, close_abandoned_connections
 from .idle_check import replace_dead_connections
 
-_IS_READ_ONLY = "sqlmodel_alembic_async_is_read_only"  # In Connection.info: connected with the read-only setting.
+_IS_READ_ONLY = "sqlmodel_alembic_async_is_read_only"
 
 _SET_READ_ONLY = {"postgresql": "SET default_transaction_read_only = on"}
 _SET_READ_ONLY |= dict.fromkeys(("mysql", "mariadb"), "SET SESSION TRANSACTION READ ONLY")
@@ -26,9 +26,9 @@ def prepare(engine: Engine) -> None:
     def make_read_only(connection: Any, record: ConnectionPoolEntry) -> None:
         if not record.info.get(IS_READER):
             return
-        # BEGIN and ROLLBACK each cost a round trip, and a single statement does not need them.
+        # Saves the round trips of BEGIN and ROLLBACK.
         dialect.set_isolation_level(connection, "AUTOCOMMIT")
-        # After that: PostgreSQL would take the setting back with the transaction.
+        # Only in autocommit: PostgreSQL's ROLLBACK would also undo the SET.
         if not record.info.get(_IS_READ_ONLY):
             _execute(connection, _SET_READ_ONLY[dialect.name])
 
@@ -51,7 +51,7 @@ def prepare(engine: Engine) -> None:
 def _connect_read_only(
     dialect: object, record: ConnectionPoolEntry | None, args: list[Any], options: dict[str, Any]
 ) -> None:
-    # Behind a connection pooler (PgBouncer), a SET would also affect the other clients of the server's connection.
+    """Send the setting at connect: behind PgBouncer, a SET would also affect other clients of the server connection."""
     if record is not None and record.info.get(IS_READER):
         settings = options.get("server_settings", {})
         options["server_settings"] = {**settings, "default_transaction_read_only": "on"}
@@ -59,15 +59,13 @@ def _connect_read_only(
 
 
 def _begin(connection: Connection) -> None:
-    # PostgreSQL uses SQLAlchemy's execution options instead: see engines.snapshot().
     if begin_mode(connection) == "READ ONLY":
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         connection.exec_driver_sql("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
 
 
 def _configure_session(connection: Any, record: object) -> None:
-    # A server may be configured to begin another transaction, with the same mode, at each COMMIT and ROLLBACK; and to
-    # omit the quotes in SHOW CREATE TABLE, which SQLAlchemy cannot parse without them.
+    """Override server defaults: chained transactions, and SHOW CREATE TABLE without the quotes SQLAlchemy needs."""
     _execute(connection, "SET SESSION completion_type = 'NO_CHAIN', sql_quote_show_create = 1")
 
 

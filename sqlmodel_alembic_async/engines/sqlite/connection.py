@@ -1,4 +1,4 @@
-"""An SQLite connection: aiosqlite's, with a single hop to the connection's thread and back per statement.
+"""An SQLite connection: aiosqlite's, with one call in the connection's thread for each statement.
 
 BEGIN is sent together with the first statement, the first rows return together with the statement's result, and no
 caller waits for ROLLBACK. Cancelling a task interrupts its statement, which would otherwise keep its lock.
@@ -20,9 +20,8 @@ from .cursor import FIRST_ROWS, Cursor
 from .inherited_files import refuse_inherited, register
 from .thread_calls import call_once, with_future
 
-# Seconds that SQLite waits for a lock in one attempt. It cannot notice a cancellation meanwhile.
-_WAIT_PER_ATTEMPT = 0.1
-_RETRY_INTERVAL = 0.005  # Seconds between two attempts if SQLite returns without waiting.
+_WAIT_PER_ATTEMPT = 0.1  # Short: SQLite cannot notice a cancellation while it waits for a lock.
+_RETRY_INTERVAL = 0.005
 _INTERRUPT_INTERVAL = 0.05
 
 
@@ -39,7 +38,7 @@ def connect(database: str, *, timeout: float = 5.0, **options: Any) -> "Connecti
 
     """
     refuse_inherited(database)
-    # A cursor is created in the event loop's thread, and used in the connection's thread.
+    # The event loop's thread creates cursors, the connection's thread uses them.
     options |= {"timeout": min(timeout, _WAIT_PER_ATTEMPT), "check_same_thread": False, "factory": _DriverConnection}
     connection = Connection(lambda: sqlite3.connect(database, **options), lock_timeout=timeout)
     register(connection, database)
@@ -49,7 +48,8 @@ def connect(database: str, *, timeout: float = 5.0, **options: Any) -> "Connecti
 class _DriverConnection(sqlite3.Connection):
     def __del__(self) -> None:
         """Close it without the ResourceWarning of Python 3.13: see Connection.__del__."""
-        self.close()
+        with contextlib.suppress(sqlite3.ProgrammingError):  # It could not be opened.
+            self.close()
 
 
 class Connection(aiosqlite.Connection):
@@ -63,7 +63,7 @@ class Connection(aiosqlite.Connection):
         self._waiter: asyncio.Future[Any] | None = None
         # All cursors: SQLite keeps the file open until no statement is left, and a traceback may keep a failed one.
         self.cursors: WeakSet[sqlite3.Cursor] = WeakSet()
-        # Cursors with unread rows, which hold a read lock. Only the connection's thread changes this set.
+        # They hold a read lock. Only the connection's thread changes the set.
         self._unread_cursors: set[sqlite3.Cursor] = set()
 
     def __del__(self) -> None:
@@ -100,7 +100,7 @@ class Connection(aiosqlite.Connection):
                 self.send(self._rollback)  # SQLAlchemy sends no ROLLBACK after a failed COMMIT.
 
     async def rollback(self) -> None:
-        """Roll back before the next statement of this connection, without waiting for it."""
+        """Start the ROLLBACK and return at once; the next statement is executed after it."""
         if self._begin:
             self._begin = ()
         elif self._conn.in_transaction or self._unread_cursors:
@@ -116,12 +116,12 @@ class Connection(aiosqlite.Connection):
             await asyncio.wait([closed], timeout=_INTERRUPT_INTERVAL)
 
     def close_blocking(self) -> None:
-        """Close as close() does, but block the calling thread: for places where no event loop can wait."""
+        """Close as close() does, but block the calling thread: a fork cannot wait for an event loop."""
         self.stop()
         self._thread.join(self._lock_timeout)
 
     def stop(self) -> asyncio.Future[Any] | None:
-        """Close as close() does, without waiting; return a future for the end, None if there is nothing to wait for."""
+        """Start to close; return a future that is done when it is closed, None if there is nothing to wait for."""
         if not self._running:
             return None
         self._running = False
@@ -150,7 +150,7 @@ class Connection(aiosqlite.Connection):
             raise
 
     async def _connect(self) -> Self:
-        # aiosqlite's method never closes a connection that opens after its task was cancelled.
+        """Open the connection; close it if the task is cancelled meanwhile, which aiosqlite's method does not."""
         self._waiter = waiter = asyncio.get_running_loop().create_future()
         self.send(with_future(waiter, self._open))
         try:
@@ -240,7 +240,7 @@ class Connection(aiosqlite.Connection):
 
     def _close(self) -> None:
         if self._connection is not None:
-            with contextlib.suppress(sqlite3.ProgrammingError):  # It is already closed.
+            with contextlib.suppress(sqlite3.ProgrammingError):
                 for cursor in list(self.cursors):
                     cursor.close()
                 self._rollback()

@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self
 
 import aiosqlite
 
-FIRST_ROWS = 1024  # More than one page of a list has, so that a page costs one thread hop.
+FIRST_ROWS = 1024  # More than one page of a list, so that a page needs one call in the thread.
 
 
 class _Connection(Protocol):

@@ -7,7 +7,7 @@ import aiosqlite
 
 from .. import forks
 
-_files: WeakKeyDictionary[aiosqlite.Connection, str] = WeakKeyDictionary()  # Of all connections of this process.
+_files: WeakKeyDictionary[aiosqlite.Connection, str] = WeakKeyDictionary()
 _inherited: set[str] = set()
 
 
@@ -26,12 +26,15 @@ def refuse_inherited(database: str) -> None:
 
 
 def _after_fork_in_child() -> None:
-    # SQLite assumes that the child holds the locks of the parent's connections. A new connection would take no locks,
-    # and other processes could change what it reads. Nor is it safe to close the parent's connections in the child.
+    """Note the files that the parent has open.
+
+    SQLite assumes that the child holds the locks of the parent's connections. A new connection would take no locks, and
+    other processes could change what it reads. It is also not safe to close the parent's connections in the child.
+    """
     inherited = {connection: file for connection, file in _files.items() if connection._connection is not None}
     _inherited.update(map(os.path.realpath, inherited.values()))
     forks.inherited.extend(inherited)
 
 
-# Only Unix has fork() and register_at_fork().
-getattr(os, "register_at_fork", dict)(after_in_child=_after_fork_in_child)
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -20,10 +20,9 @@ from .connection import connect
 
 LOCK_TIMEOUT = 60.0  # Seconds.
 
-# After a power failure, NORMAL may lose the last commits. FULL and EXTRA lose no commit. None corrupts the file.
 Synchronous = Literal["NORMAL", "FULL", "EXTRA"]
 
-_SQLALCHEMY_CREATOR_MODULE = "sqlalchemy.engine.create"  # It defines the creator that connects by the engine's URL.
+_SQLALCHEMY_CREATOR_MODULE = "sqlalchemy.engine.create"  # SQLAlchemy's own creator comes from there.
 
 _SETTINGS = """
     PRAGMA synchronous = {synchronous};
@@ -35,11 +34,11 @@ _SETTINGS = """
 def shared_memory(url: URL) -> URL:
     """Turn the URL of an in-memory database into that of a new one that all connections of an engine share.
 
-    Any other URL is returned unchanged.
+    Any other URL is returned unchanged. A :memory: database belongs to one connection: tasks that share this connection
+    would roll back each other's changes.
     """
     if url.database not in (None, "", ":memory:"):
         return url
-    # SQLite's :memory: database belongs to one connection. Tasks that share it roll back each other's changes.
     return url.set(database=f"file:/{secrets.token_hex(8)}").update_query_dict({"vfs": "memdb", "uri": "true"})
 
 
@@ -94,9 +93,8 @@ def _use_own_connection_class(
     options["async_creator_fn"] = connect
     options.setdefault("timeout", LOCK_TIMEOUT if lock_timeout is None else lock_timeout)
     if (path := _new_file(args[0], options)) is not None:
-        # SQLite would create the file, and its -wal and -shm files, readable by all users. O_EXCL: an existing file
-        # must not be opened, because closing it would release all locks of this process on it.
-        # An error is ignored here: SQLite then fails in the same way, and reports an error code.
+        # SQLite would create the file, its -wal and its -shm readable by all users. O_EXCL: to close an existing file
+        # would release all locks of this process on it. After an error here, SQLite fails too, with an error code.
         with contextlib.suppress(OSError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
 
@@ -113,7 +111,6 @@ def _new_file(database: str, options: dict[str, Any]) -> str | None:
 
 async def _configure(driver: aiosqlite.Connection, settings: str) -> None:
     try:
-        # In WAL mode, readers see a snapshot, and readers and the writer do not block each other.
         await driver.executescript("PRAGMA journal_mode = WAL")
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
@@ -122,7 +119,7 @@ async def _configure(driver: aiosqlite.Connection, settings: str) -> None:
 
 
 def _keep_alive(engine: Engine) -> None:
-    # SQLite deletes an in-memory database with its last connection: this one stays open until the engine is disposed.
+    """Keep one connection open until the engine is disposed: with the last one, an in-memory database is deleted."""
     keepers: list[sqlite3.Connection] = []
 
     def open_keeper(dialect: object, record: object, args: list[Any], options: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Function calls in a connection's thread whose results go to futures of an event loop."""
+"""Call functions in a connection's thread, and pass their results to futures of an event loop."""
 
 import asyncio
 import contextlib

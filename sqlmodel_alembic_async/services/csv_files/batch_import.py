@@ -31,7 +31,7 @@ class BatchImport:
     def __init__(self, session: AsyncSession, file: ImportedFile) -> None:
         self._session = session
         self._file = file
-        self._updated_ids: dict[Any, set[int]] = {User: set(), Pet: set()}  # Of rows that the session holds.
+        self._updated_ids: dict[Any, set[int]] = {User: set(), Pet: set()}
 
     async def import_rows(self, rows: list[ImportedRow]) -> None:
         """Write the rows that are not rejected."""
@@ -53,7 +53,7 @@ class BatchImport:
         try:
             yield
         except (AlreadyExistsError, UserNotFoundError) as error:
-            # No stored row had the keys, and no two rows of the file share one. SQLite has one writer at a time.
+            # The lookups found no such key, so another transaction added it; on SQLite there is no other writer.
             is_host_rule = isinstance(error, AlreadyExistsError) and (
                 error.field not in _KEYS[model] or dialect_of(self._session, model).name == "sqlite"
             )

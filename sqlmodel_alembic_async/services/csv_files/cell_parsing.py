@@ -65,7 +65,7 @@ class CellReader:
             if not text:
                 continue
             if not text.isascii():
-                text = normalize("NFC", text)  # As fields do, so that equal values are equal before they are validated.
+                text = normalize("NFC", text)  # As fields do: equal values must be equal before validation.
             if text[0] == MARK and (bare := unescaped(field, text)) != text:
                 text = bare
                 if field in FIELDS_WITH_PLACEHOLDERS:
@@ -132,7 +132,7 @@ def _is_complete(date_format: str, day: date) -> bool:
 
 
 def _misreads_iso(date_format: str | None) -> bool:
-    # A cell in the format "%Y-%d-%m" looks like an ISO date, but means another day.
+    """Return whether the format reads an ISO date as another day, as "%Y-%d-%m" does."""
     with suppress(ValueError):
         return datetime.strptime(_AMBIGUOUS, date_format or "") != datetime.fromisoformat(_AMBIGUOUS)
     return False

@@ -20,12 +20,12 @@ PET_FIELDS = tuple(name for name in PetCreate.model_fields if name != "owner_id"
 OWNER_FIELDS = tuple(UserCreate.model_fields)
 COLUMNS = (*PET_FIELDS, *(OWNER + name for name in OWNER_FIELDS))
 
-# The number of the line on which a row begins, the number of its cells, and those of the columns to import.
+# The first line of a row, the number of its cells, and the cells of the columns to import.
 NumberedRow = tuple[int, int, list[str]]
 
 _DELIMITERS = ",;\t"
-_BATCH_CHARACTERS = 1_000_000  # At most so many begin a further row of a batch; cells count as one each.
-_MAX_CELL_LENGTH = 4 * NOTES_LENGTH  # Blanks and combining characters may make a cell longer than its value.
+_BATCH_CHARACTERS = 1_000_000  # A batch ends with the row that reaches it; each cell counts as one more.
+_MAX_CELL_LENGTH = 4 * NOTES_LENGTH  # A cell may be longer than its value: blanks, combining characters.
 _MAX_SUGGESTIONS = 20  # A header may have very many unknown columns.
 _UNKNOWN = "unknown column{}: map it to a field in `columns`, or to None to ignore it"
 _NO_HEADER = "no header: the line is blank, the file is empty, or was read to its end (a pipe can be read only once)"
@@ -79,7 +79,7 @@ class CSVFile:
         self._file.seek(self._start)
         line = 1
         try:
-            # Remove the byte order mark first: the csv module would take it for a part of the first cell.
+            # The csv module would read a byte order mark as part of the first cell.
             first = self._file.readline().removeprefix("\ufeff")
             reader = csv.reader(chain([first], self._file), delimiter=self._delimiter, strict=True)
             for cells in reader:
@@ -148,7 +148,7 @@ def _nearest(name: str) -> str:
 
 def unreadable(line: int, error: UnicodeDecodeError | EOFError) -> ImportRejectedError:
     """Return the rejection of a file that cannot be decoded, or decompressed, from this line on."""
-    # The file is read in large parts, so that the exact line is not known.
+    # The file is decoded in large parts: the exact line is unknown.
     if isinstance(error, EOFError):
         return _rejected(line, "this or a later line ends too early, as the compressed file does: copy the file again")
     reason = "this or a later line cannot be decoded (a path is read as UTF-8): open the file with its own encoding"

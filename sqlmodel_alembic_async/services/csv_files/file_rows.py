@@ -27,18 +27,25 @@ PET_KEYS = ("external_ref", "microchip")
 
 @dataclass(slots=True, eq=False)
 class ImportedOwner:
-    """The owner of some rows of a batch: the values to write, and the stored user, which is None for a new owner."""
+    """The owner of some rows of a batch: the values to write, and the stored user, which is None for a new owner.
+
+    `keyless_text` is the owner_text() of a new owner without a key.
+    """
 
     values: dict[str, Any]
     stored: dict[str, Any] | None = None
     is_new: bool = False
     is_counted: bool = False
-    keyless_text: str | None = None  # The owner_text() of a new owner without a key.
+    keyless_text: str | None = None
 
 
 @dataclass(slots=True, eq=False)
 class ImportedRow:
-    """A row of the file; `stored` is the pet that it matches, None if the pet is new or the row has no pet."""
+    """A row of the file.
+
+    `stored` is the pet that it matches, None if the pet is new or the row has no pet. None in `rejected_fields` stands
+    for the row as a whole.
+    """
 
     line: int
     cells: list[str]
@@ -48,7 +55,7 @@ class ImportedRow:
     owner_keys: Sequence[Key] = ()
     stored: dict[str, Any] | None = None
     owner: ImportedOwner | None = None
-    rejected_fields: tuple[str | None, ...] = ()  # None stands for the row as a whole.
+    rejected_fields: tuple[str | None, ...] = ()
 
 
 class ImportedFile:
@@ -96,7 +103,7 @@ class ImportedFile:
         for name, value in keys:
             # Within one batch, `stored` still has the key.
             if (name, value) not in stored and self.key_index.is_replaced((prefix + name, value)):
-                reason = "is the old key of a stored row, which another line replaces: use the new key"
+                reason = "is a stored key that another line of the file replaces: use the new key"
                 self.reject(row, prefix + name, reason)
         return matches[0] if matches else None
 
@@ -118,7 +125,7 @@ class ImportedFile:
         if width == self._file.width:
             pet, owner, bad_cells = self._cell_reader.read(cells)
             if bad_cells:
-                owner = {}  # The row will be rejected, and must not add values to the other rows of its owner.
+                owner = {}
             self.key_index.add_row(line, _keys(pet, PET_KEYS), _keys(owner, OWNER_KEYS), owner)
 
     def _read_row(self, numbered: NumberedRow) -> ImportedRow | None:

@@ -36,12 +36,12 @@ async def import_pets(
     or as the stored owner of the pet. Without a match, a new row is added. A blank cell changes nothing.
 
     On a server, stored rows are locked before they are updated, and the locks last until the end of the transaction.
-    The file is read twice: a pipe or another stream is copied to a temporary file first. Memory does not grow with
-    the number of rows, but does with the number of rejections.
+    The file is read twice: a pipe or another stream is copied to a temporary file first. Memory grows with
+    the number of rejections, not with the number of rows.
 
     Args:
         session: The session; pending changes are flushed first.
-        source: A path, read as UTF-8, or a file opened in text mode, which gets its position back.
+        source: A path, read as UTF-8, or a file opened in text mode, whose position is restored.
         columns: Maps a header of the file to a field, or to None to ignore the column. Headers that are names of
             fields need no entry.
         date_format: The strptime format of dates; ISO dates are accepted too, unless the format reads them as other

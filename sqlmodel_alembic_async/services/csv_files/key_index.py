@@ -56,7 +56,7 @@ OWNER_KEYS = ("external_ref", "email")
 Key = tuple[str, str]  # The name of a unique column, and a value of it.
 Contradiction = tuple[str, int, int]  # A field, and two lines that give different values for it.
 
-_BUFFER_SIZE = 1000  # Keys that are inserted together.
+_BUFFER_SIZE = 1000
 _BUFFER_CHARACTERS = 1_000_000  # Of owners; at most so many wait for one more owner.
 
 
@@ -141,7 +141,7 @@ class KeyIndex:
             self._database.execute(_INSERT_KEYLESS_OWNER_PETS)
 
     def _merge(self, key: str, rows: Iterable[tuple[str, int]]) -> None:
-        merged: dict[str, tuple[str, int]] = {}  # Each value with the first line that gives it.
+        merged: dict[str, tuple[str, int]] = {}  # By field: a value, and the first line that gives it.
         contradiction: Contradiction | None = None
         for owner, line in rows:
             values = json.loads(owner)
@@ -171,7 +171,7 @@ class KeyIndex:
             return owner, None
         merged = {name: (value, line) for name, value in owner.items()}
         contradiction = None
-        for name in OWNER_KEYS * 2:  # Twice: the rows of one key may add the other key.
+        for name in OWNER_KEYS * 2:  # Twice: the rows that share one key may give the other key.
             key = _key_text((name, merged[name][0])) if name in merged else ""
             found = self._execute("SELECT owner, contradiction FROM merged_owner WHERE key = ?", key).fetchone()
             of_key, contradiction_of_key = map(json.loads, found or ("{}", "null"))
@@ -208,7 +208,7 @@ class KeyIndex:
             yield [(owner, (name, value)) for owner, name, value in batch]
 
     def add_keyless_owner(self, owner: str, user_id: int) -> None:
-        """Add the id of an owner without a key; `owner` is the owner_text()."""
+        """Add the id of an owner without a key, who is identified by the owner_text()."""
         self._execute("INSERT OR IGNORE INTO keyless_owner VALUES (?, ?)", owner, user_id)
 
     def keyless_owner_id(self, owner: str) -> int | None:

@@ -18,7 +18,7 @@ from .key_index import OWNER_KEYS, Key, owner_text
 
 
 async def find_keyless_owners(session: AsyncSession, file: ImportedFile) -> None:
-    """Find the owners without a key through their stored pets, which may be on a later line than their other pets."""
+    """Find the stored owners of rows without an owner key, by the owners' stored pets, on whichever line these are."""
     for batch in file.key_index.keyless_owner_pets():
         await _find_keyless_owners(session, file, batch)
 
@@ -47,7 +47,7 @@ async def find_owners(session: AsyncSession, file: ImportedFile, rows: Iterable[
     stored = await key_lookup.fetch_by_keys(session, User, (key for row in with_owner for key in row.owner_keys))
     ids = {row.stored["owner_id"] for row in with_owner if row.stored is not None and not row.owner_keys}
     owners_of_pets = await _fetch_owners(session, ids)
-    owners: dict[Any, ImportedOwner] = {}  # By key and by id; an owner without a key by owner_text().
+    owners: dict[Any, ImportedOwner] = {}  # By key, by id, or by owner_text() if there is no key.
 
     def find(row: ImportedRow) -> None:
         with file.rejecting(row, OWNER):
@@ -75,7 +75,7 @@ def _keyed_owner(
     else:
         owner = owners.get(stored["id"]) or ImportedOwner({}, dict(stored))
         values = non_blank_values(UserUpdate.model_validate(row.owner_values))
-        # The key index has merged the rows that share a key. Only a row without one of the stored keys can differ.
+        # Rows with all keys of the owner are merged already: only a row that lacks one can contradict another row.
         if not row.rejected_fields and any(stored[name] not in (None, values.get(name)) for name in OWNER_KEYS):
             for name in file.key_index.add_owner_values(stored["id"], values):
                 file.reject(row, OWNER + name, "differs from another line of the same owner: give one value on both")

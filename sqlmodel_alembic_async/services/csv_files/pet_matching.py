@@ -10,7 +10,7 @@ from ..statements.chunks import mapped
 from ..statements.column_values import settle_birth_date, valid_values
 from .file_rows import ImportedFile, ImportedRow, non_blank_values
 
-_ANY_ID = 1  # Stands for the id of an owner who is not known yet: the checks only ask whether there is one.
+_ANY_ID = 1  # The owner is not known yet; the checks only need to know that there is one.
 
 
 async def find_pets(session: AsyncSession, file: ImportedFile, rows: list[ImportedRow]) -> None:

@@ -22,7 +22,6 @@ _PLACEHOLDERS = {
 }
 _MAX_PLACEHOLDER_LENGTH = max(map(len, _PLACEHOLDERS))
 
-# The fields in which an import does not accept a placeholder as a value.
 FIELDS_WITH_PLACEHOLDERS = {"name", "owner_name", "breed"}
 
 
@@ -57,7 +56,7 @@ def _belongs_to_a_word(character: str) -> bool:
 
 
 def _needs_mark(field: str, text: str) -> bool:
-    # A text that begins with apostrophes of its own gets one more, so that removing one gives the text back.
+    """Return whether a cell would be misread without a mark; apostrophes at the start of the text do not count."""
     bare = text.lstrip(MARK)
     if _FORMULA.match(bare):
         return True

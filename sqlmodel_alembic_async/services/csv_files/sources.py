@@ -17,11 +17,11 @@ from .key_index import temporary_storage_errors
 
 TextSource = str | os.PathLike[str] | TextIO
 
-_READ_SIZE = 2**16  # Characters.
-POLL_INTERVAL = 0.05  # Seconds between two checks whether a copy was cancelled.
+_READ_SIZE = 2**16
+POLL_INTERVAL = 0.05
 _MAX_CHARACTER_BYTES = 16  # In any encoding, with a byte order mark before the character.
 
-_in_use: set[int] = set()  # The id() of each open file that an import is reading.
+_in_use: set[int] = set()
 
 
 @asynccontextmanager
@@ -70,7 +70,7 @@ NONBLOCKING_OPENER = _open_nonblocking if hasattr(os, "O_NONBLOCK") else None
 def _position_of(file: TextIO) -> int | None:
     """Return the position in a file; None for a stream, and for a file that a `for` loop has begun to read."""
     try:
-        with suppress(AttributeError, io.UnsupportedOperation):  # It has no descriptor.
+        with suppress(AttributeError, io.UnsupportedOperation):
             os.lseek(file.fileno(), 0, os.SEEK_CUR)  # A compressed file says that it can seek, even in a pipe.
         position = file.tell()
         file.seek(position)
@@ -81,7 +81,7 @@ def _position_of(file: TextIO) -> int | None:
 
 @asynccontextmanager
 async def _temporary_copy(source: TextIO) -> AsyncIterator[TextIO]:
-    # Copy on a thread: the source may wait for data that this event loop writes later.
+    """Copy on a thread: the source may wait for data that this event loop writes later."""
     is_cancelled = threading.Event()
     with temporary_storage_errors():
         copy = _temporary_file()
@@ -115,9 +115,9 @@ def _copy(source: TextIO, copy: TextIO, is_cancelled: threading.Event) -> None:
 
 
 def _read_parts(source: TextIO, is_cancelled: threading.Event) -> Iterator[str]:
-    """Yield the text of a source; never block in read() if it can be polled: its owner could not close it then."""
+    """Yield the text of a source; if it can be polled, never block in read(), which would prevent closing it."""
     if is_pollable(source):
-        from fcntl import ioctl  # Not every system has it.
+        from fcntl import ioctl
         from termios import FIONREAD
 
         poll = select.poll()

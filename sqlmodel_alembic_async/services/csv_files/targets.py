@@ -17,7 +17,7 @@ from .sources import NONBLOCKING_OPENER, POLL_INTERVAL, is_pollable
 TextTarget = str | os.PathLike[str] | TextIO
 Write = Callable[[str], Awaitable[object]]
 
-_MAX_CHARACTER_BYTES = 8  # In any encoding.
+_MAX_CHARACTER_BYTES = 8
 
 
 @asynccontextmanager
@@ -34,7 +34,7 @@ async def open_target(target: TextTarget) -> AsyncIterator[Write]:
 
 
 def _can_be_replaced(path: Path) -> bool:
-    return path.is_file() or not path.exists()  # Else it is a device or a pipe.
+    return path.is_file() or not path.exists()
 
 
 async def _open_pipe(path: Path) -> TextIO:
@@ -54,7 +54,6 @@ def _open_path(path: Path) -> TextIO:
 @contextmanager
 def _replacing(path: Path) -> Iterator[TextIO]:
     path = path.resolve()  # Replace the file that a link points to, not the link.
-    # A failed export must leave the file of the last export unchanged.
     with NamedTemporaryFile("w", encoding="utf-8", newline="", dir=path.parent, delete=False) as part:
         try:
             yield part  # type: ignore[misc]  # it is a text file
@@ -81,14 +80,14 @@ async def _writing_to(file: TextIO) -> AsyncIterator[Write]:
                 await finish_in_thread(lambda: _write_polling(file, text, is_cancelled), is_cancelled.set)
             else:
                 file.write(text)
-        except UnicodeEncodeError:  # It holds the text.
+        except UnicodeEncodeError:  # The error quotes the text.
             raise ValueError('the encoding of the target lacks a character: open it with encoding="utf-8"') from None
 
     yield write
 
 
 def _write_polling(pipe: TextIO, text: str, is_cancelled: threading.Event) -> None:
-    """Write without blocking in write(), because the pipe's owner could not close it then."""
+    """Write without blocking in write(), which would prevent the owner of the pipe from closing it."""
     poll = select.poll()
     poll.register(pipe, select.POLLOUT)
     size = select.PIPE_BUF // _MAX_CHARACTER_BYTES

@@ -26,9 +26,9 @@ DuplicateReason = Literal[
     "name_and_email",
     "name_species_and_birth_date",
 ]
-Key = tuple[DuplicateReason, str]  # A reason, and the text that two rows must share for it.
+Key = tuple[DuplicateReason, str]  # A reason, and the text that the rows share.
 
-# The weight of each reason, in the order in which reasons are listed.
+# In the order in which groups list their reasons.
 _WEIGHTS: dict[DuplicateReason, int] = {
     "microchip": 5,
     "name_and_microchip": 4,
@@ -42,7 +42,6 @@ _WEIGHTS: dict[DuplicateReason, int] = {
 }
 _MICROCHIP_REASONS: set[DuplicateReason] = {"microchip", "name_and_microchip"}
 
-# A key that more rows share is a placeholder, such as "walk-in customer", and no reason.
 MAX_GROUP_SIZE = 100
 
 _SHARDS = 64
@@ -50,11 +49,11 @@ _SHARDS = 64
 GMAIL = "gmail.com"
 GMAIL_DOMAINS = (GMAIL, "googlemail.com")
 
-ISO_LENGTH = 15  # Digits of a microchip number.
+ISO_LENGTH = 15
 _LEGACY_LENGTH = 9
 _MICROCHIP: TypeAdapter[str | None] = TypeAdapter(Microchip, config=FILTER_CONFIG)
 _WRITTEN_CHIP = re.compile(r"(?<![0-9])[0-9](?:[\s.*-]{0,3}[0-9]){14}(?![0-9])")
-_PHONE_LENGTH = 7  # Digits without country and area code, which are often left out.
+_PHONE_LENGTH = 7  # People often leave out the country and area code.
 _NO_DIGIT = re.compile(r"\D")
 _EXTENSION = re.compile(r"(?<=\d)[\s,.(]*(?:x|ext|#|;).*", re.DOTALL)
 _SEPARATORS_OF_LOCAL_PART = re.compile(r"[._-]")
@@ -162,7 +161,6 @@ def keys_of(model: type[User] | type[Pet], row: Any) -> frozenset[Key]:
 
 
 def _user_keys(user: Any) -> Iterator[Key]:
-    # The same rules in SQL: _user_candidates() in search.py.
     name = user.name_key
     if user.phone and (number := _phone_end(user.phone)):
         yield "name_and_phone", f"{name}\0{number}"
@@ -176,7 +174,6 @@ def _user_keys(user: Any) -> Iterator[Key]:
 
 
 def _pet_keys(pet: Any) -> Iterator[Key]:
-    # The same rules in SQL: _pet_candidates() in search.py.
     name = pet.name_key
     for chip in chips_of(pet):
         yield "microchip", chip
@@ -221,7 +218,7 @@ def _chips_in(text: str) -> Iterator[str]:
         try:
             yield str(_MICROCHIP.validate_python(written))
         except ValidationError:
-            continue  # The digits are no microchip number.
+            continue
 
 
 def _phone_end(phone: str) -> str | None:

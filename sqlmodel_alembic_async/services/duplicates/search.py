@@ -46,7 +46,7 @@ _LAST_CHARACTER = chr(0x10FFFF)
 
 @dataclass(frozen=True, slots=True)
 class DuplicateGroup(Generic[Row]):
-    """Users or pets that may be duplicates of each other; every two of them agree in all of the reasons.
+    """Users or pets that may be duplicates of each other; each pair agrees in all reasons.
 
     Attributes:
         rows: The rows, by id.
@@ -68,7 +68,7 @@ async def find_duplicate_users(session: AsyncSession) -> AsyncIterator[Duplicate
 
     It reads all users first, in batches, and keeps a few hundred bytes for each user in memory. It locks nothing and
     needs no snapshot: the users of a group are read again before the group is yielded, and those that no longer match
-    are left out. A value that more than 100 users share is a placeholder, and no reason.
+    are left out. A value that more than 100 users share is a placeholder and is ignored.
 
     Raises:
         DatabaseError: The database failed, or the session is closed or used by another task.
@@ -83,7 +83,7 @@ async def find_duplicate_pets(session: AsyncSession) -> AsyncIterator[DuplicateG
 
     It reads all pets first, in batches, and keeps a few hundred bytes for each pet in memory. It locks nothing and
     needs no snapshot: the pets of a group are read again before the group is yielded, and those that no longer match
-    are left out. A value that more than 100 pets share is a placeholder, and no reason. Pets with different microchips
+    are left out. A value that more than 100 pets share is a placeholder and is ignored. Pets with different microchips
     of the same kind are different pets.
 
     Raises:
@@ -112,13 +112,12 @@ async def _groups(session: AsyncSession, model: type[Row]) -> list[Group]:
         page = await fetch_all(session, _key_columns_query(model), {"last": last})
         await mapped(lambda row: index.add(member_of(row), keys_of(model, row)), page)
         if len(page) < BATCH_SIZE:
-            # On a thread: with 50,000 duplicates it takes a second.
-            return await run_in_thread(index.take_groups)
+            return await run_in_thread(index.take_groups)  # With 50,000 duplicates it takes a second.
         last = page[-1].id
 
 
 def _batches(groups: list[Group]) -> Iterator[list[Group]]:
-    """Yield groups to be read in one statement; a row is in one group only, as the caller may merge it."""
+    """Yield batches of groups for one statement each; no row is twice in a batch, as the caller may merge it."""
     batch: list[Group] = []
     ids: set[int] = set()
     groups.reverse()
@@ -144,7 +143,6 @@ class _Candidate(NamedTuple):
 
 
 def _current_group(group: Group, candidates: dict[int, _Candidate]) -> DuplicateGroup[Any] | None:
-    # Rows may have been deleted or changed since their keys were read.
     stored = [candidates[row_id] for row_id in group.ids if row_id in candidates]
     alike = [candidate for candidate in stored if not candidate.keys.isdisjoint(group.keys)]
     if len(alike) < 2:
@@ -165,7 +163,7 @@ async def refuse_similar(
     if not keys:
         return
     condition = _user_candidates(new) if model is User else _pet_candidates(new)
-    # Many rows may have the same name: read only what keys are made of, and load only the similar rows.
+    # Many rows may have the same name: load only those that are similar.
     found = await fetch_all(session, sa.select(*_key_columns(model)).where(condition))
     members = await mapped(lambda row: (member_of(row), keys & keys_of(model, row)), found)
     counts = Counter(key for _, shared in members for key in shared)

@@ -12,9 +12,9 @@ from .execution import POPULATE_EXISTING, statement
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-BATCH_SIZE = 1000  # Rows that one statement reads or writes.
-SLICE = 200  # Rows; to validate or load so many takes a few milliseconds.
-_LONGEST_TURN = 0.01  # Seconds; a few long texts take as long as a slice of short ones.
+BATCH_SIZE = 1000
+SLICE = 200  # Validating or loading so many rows takes a few milliseconds.
+_LONGEST_TURN = 0.01  # A few long texts take as long as a slice of short ones.
 
 
 async def mapped(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

@@ -44,7 +44,7 @@ def as_shape(shape: type[Shape], data: Shape) -> Shape:
 
 
 def stamped(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns of a new row: these values, which are valid, and those that no shape has."""
+    """Return the columns of a new row: these valid values, and the columns that callers cannot set."""
     now = datetime.now(UTC)
     return {**values, "name_key": name_key(values["name"]), "created_at": now, "updated_at": now, "version": 1}
 

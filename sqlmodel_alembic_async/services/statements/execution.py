@@ -16,13 +16,12 @@ from ...models import Row
 
 Scalar = TypeVar("Scalar")
 
-# The execution option of SQLAlchemy that refreshes a row which the session holds already.
 POPULATE_EXISTING = {"populate_existing": True}
 
 
 @asynccontextmanager
 async def statement(session: AsyncSession) -> AsyncIterator[None]:
-    """Flush, then translate an error of the block and end its transaction, as SQLAlchemy does when a flush fails."""
+    """Flush, and run the block; translate its error, and end the transaction as after a failed flush."""
     with translated(OSError):
         try:
             if session.new or session.dirty or session.deleted:
@@ -36,22 +35,23 @@ async def statement(session: AsyncSession) -> AsyncIterator[None]:
                 "the session is closed or in use by another task: give each task an open session of its own"
             ) from cause_of(error)
         except (SQLAlchemyError, OSError) as error:
-            # If the rollback fails too, raise the first error.
             with suppress(SQLAlchemyError, OSError):
                 await session.run_sync(_end_transaction, cause_of(error))
             raise
 
 
 def _end_transaction(session: Session, cause: Exception) -> None:
-    # PostgreSQL refuses every statement after a failed one, and turns COMMIT into a silent ROLLBACK. So the innermost
-    # savepoint or transaction ends here on every engine, and a later commit() raises an error.
+    """End the innermost savepoint or transaction on every engine, so that a later commit() raises an error.
+
+    PostgreSQL refuses every statement after a failed one, and turns COMMIT into a silent ROLLBACK.
+    """
     transaction = session.get_nested_transaction() or session.get_transaction()
     if transaction is not None and session.is_active:
         failed = SessionTransaction(session, SessionTransactionOrigin.SUBTRANSACTION, transaction)
         try:
             raise cause
         except type(cause):
-            failed.rollback(_capture_exception=True)  # It reports the handled exception as its cause later.
+            failed.rollback(_capture_exception=True)  # SQLAlchemy stores the handled exception as the cause.
 
 
 def dialect_of(session: AsyncSession, model: type[Row]) -> sa.Dialect:
@@ -77,7 +77,9 @@ async def fetch_one(
 
 
 def as_written(session: AsyncSession, model: type[Row], query: SelectOfScalar[Row]) -> SelectOfScalar[Row]:
-    """Return a query that reads the same row versions as an UPDATE or DELETE."""
-    # In MariaDB and MySQL, an UPDATE sees the newest version of a row. A SELECT without a lock reads a snapshot.
+    """Return a query that reads the same row versions as an UPDATE or DELETE.
+
+    In MariaDB and MySQL, an UPDATE sees the newest version of a row. A SELECT without a lock reads a snapshot.
+    """
     writes_newest = dialect_of(session, model).name in ("mysql", "mariadb")
     return query.with_for_update(read=True) if writes_newest else query

@@ -1,4 +1,4 @@
-"""The filters of users and pets; lists, counts, streams, exports and figures take them."""
+"""The filters of users and pets, for lists, counts, streams, exports and statistics."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
@@ -27,7 +27,7 @@ _NotBlank = AfterValidator(_not_blank)
 
 
 class RowFilters(TypedDict, total=False):
-    """The filters of both; list_users() and list_pets() explain each. None does not filter."""
+    """The filters that users and pets share; list_users() and list_pets() explain each. None does not filter."""
 
     name_prefix: SearchText | None
     name_contains: SearchText | None
@@ -71,7 +71,7 @@ _TERMS_OF_PETS = {
 
 def filter_adapter(filters: type[Filters]) -> TypeAdapter[Filters]:
     """Return the adapter that validates these filters; its errors quote no value."""
-    # pydantic ignores hide_input_in_errors of a TypedDict, and refuses a config for one; a union takes it.
+    # pydantic accepts a config for a union, not for a TypedDict, whose own hide_input_in_errors it ignores.
     config = ConfigDict(title=filters.__name__, **FILTER_CONFIG)
     return TypeAdapter(filters | None, config=config)  # type: ignore[arg-type]  # None is never given
 

@@ -18,7 +18,7 @@ from .column_values import new_values
 from .execution import dialect_of, fetch_all, statement
 from .one_row import expect
 
-_MAX_PARAMETERS = 10_000  # Of one statement.
+_MAX_PARAMETERS = 10_000
 
 
 async def insert_many(
@@ -38,7 +38,7 @@ async def insert_all(session: AsyncSession, model: type[Row], values: list[dict[
     if unit_of_work.is_heard(session, model, "insert"):
         await unit_of_work.insert(session, model, values)
         return
-    # Leave out columns that are null in all rows: a null parameter costs as much as a value.
+    # A null parameter costs as much as a value.
     names = [name for name in values[0] if any(row[name] is not None for row in values)] if values else []
     for portion in portions(values, len(names)):
         async with statement(session):
@@ -95,7 +95,7 @@ async def update_each(session: AsyncSession, model: type[Row], changes: dict[int
 
 def portions(rows: list[dict[str, Any]], width: int) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows, each of which has `width` values, in lists for one statement each."""
-    # SQLAlchemy prepares all parameters of a statement in one step, during which other tasks wait.
+    """Split rows for statements of at most _MAX_PARAMETERS: SQLAlchemy prepares all of them while other tasks wait."""
     size = _MAX_PARAMETERS // max(width, 1)
     return (rows[start : start + size] for start in range(0, len(rows), size))
 

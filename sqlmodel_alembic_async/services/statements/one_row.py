@@ -18,7 +18,7 @@ from . import prebuilt, unit_of_work
 from .column_values import Shape, as_shape, changed_values, new_values
 from .execution import POPULATE_EXISTING, as_written, dialect_of, fetch_one, statement
 
-OnSimilar = Literal["allow", "error"]  # What create_user() and create_pet() do if similar rows exist.
+OnSimilar = Literal["allow", "error"]
 
 
 async def fetch_by_id(session: AsyncSession, model: type[Row], row_id: int) -> Row | None:
@@ -58,7 +58,7 @@ def persistent(session: Session, model: type[Row], values: dict[str, Any]) -> Ro
     row.__dict__.update(values)
     make_transient_to_detached(row)
     session.add(row)
-    # As a flush does: a rollback then removes the row from the session, since another row may get its id.
+    # As a flush does: a rollback must remove the row from the session, because another row may get its id.
     transaction: Any = session.get_nested_transaction() or session.get_transaction()
     transaction._new[sa.inspect(row)] = True
     return row
@@ -94,7 +94,7 @@ async def delete(session: AsyncSession, model: type[Row], row_id: int, *conditio
     options = {"synchronize_session": "fetch", **REMEMBERED}
     async with statement(session):
         held = session.sync_session.identity_map.get(identity_key(model, row_id))
-        # A row that the session holds must be removed from it, which needs an ORM statement.
+        # Only an ORM statement removes a row from the session that holds it.
         deletion = prebuilt.deletion(sa.inspect(model).local_table if held is None else model, *conditions)
         return bool((await session.exec(deletion, params={"row_id": row_id}, execution_options=options)).rowcount)
 

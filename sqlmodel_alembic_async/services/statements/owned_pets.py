@@ -1,4 +1,4 @@
-"""The pets of one owner, changed together: what the services of users need."""
+"""Update all pets of one owner, for the services of users."""
 
 from typing import Any
 
@@ -17,6 +17,6 @@ async def update_pets_of(
     held = [pet for pet in session.sync_session.identity_map.values() if isinstance(pet, Pet)]
     ids: list[Any] = [pet.id for pet in held if pet.__dict__.get("owner_id") == owner_id]
     changed = await many_rows.update_all(session, Pet, values, col(Pet.owner_id) == owner_id, *conditions)
-    # The UPDATE also changed, in the session only, a pet that has another owner in the database by now.
+    # In the session, the UPDATE also changed pets that meanwhile have another owner in the database.
     await many_rows.refresh(session, Pet, ids)
     return changed

@@ -53,7 +53,7 @@ class Page(Generic[Row]):
         return self._table().html()
 
     def _table(self) -> "Table":
-        from ...display import table_of  # at import, only few programs need it
+        from ...display import table_of
 
         number = "1 row" if len(self.items) == 1 else f"{len(self.items) or 'no'} rows"
         return table_of(self.items, number if self.next is None else f"{number}, more with after=page.next")
@@ -119,7 +119,7 @@ class _Order:
         self._order_by = order_by
         self._descending = order_by.startswith("-")
         name = order_by.removeprefix("-")
-        self._attribute = "name_key" if name == "name" else name  # Names are ordered without regard to case.
+        self._attribute = "name_key" if name == "name" else name
         self._key = col(getattr(model, self._attribute))
         self._type = sa.inspect(model).columns[self._attribute].type
         self._id = col(model.id)
@@ -162,7 +162,7 @@ class _Order:
             value = self._parse_key(value)
         except (TypeError, ValueError, OverflowError, RecursionError):
             raise InvalidCursorError(
-                "the cursor is malformed or belongs to another list or order_by: start again without it"
+                "the cursor is malformed or belongs to another list or order_by: start again without `after`"
             ) from None
         return {"cursor_key": value, "cursor_id": row_id}
 
@@ -195,7 +195,7 @@ def _query(
 
 
 def _checksum(payload: bytes) -> bytes:
-    # Detects a damaged cursor. It needs no secret, because a forged cursor only moves the start of the page.
+    """Return a checksum against damage; it needs no secret: a forged cursor only moves the start of the page."""
     return hashlib.blake2s(payload, digest_size=_CHECKSUM_BYTES).digest()
 
 

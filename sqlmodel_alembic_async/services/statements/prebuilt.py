@@ -14,12 +14,12 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from ...models import Row
 
-# The conditions of a query: column name and operator of each, and the value to compare with.
+# By column name and operator: the value to compare with.
 Terms = dict[tuple[str, str], Any]
 
 
 class _Position(FunctionElement[int]):
-    """The position of a text in another, 0 if it is absent. LIKE in SQLite takes U+FFFE and U+FFFF for U+FFFD."""
+    """The position of a text in another, or 0. It replaces LIKE: SQLite's reads U+FFFE and U+FFFF as U+FFFD."""
 
     name = "instr"
     type = sa.Integer()
@@ -101,13 +101,13 @@ def change(model: type[Row], values: dict[str, Any], *conditions: sa.ColumnEleme
 
 
 def _bookkeeping(columns: Any, now: Any) -> dict[str, Any]:
-    # In a flush, row_validation and the mapper's version_id_col do the same.
+    """Return the columns that each UPDATE sets; in a flush, row_validation and version_id_col do the same."""
     return {"version": columns.version + 1, "updated_at": now}
 
 
 @lru_cache(maxsize=1000)
-def returning(model: type[Row], change: sa.Insert | sa.Update) -> Any:
-    """Return the rows that a statement writes."""
+def returning(model: type[Row], change: sa.Update) -> Any:
+    """Return the statement, extended to return the rows that it writes."""
     return sa.select(model).from_statement(change.returning(_table(model)))
 
 
@@ -136,7 +136,7 @@ def values(terms: Terms) -> dict[str, Any]:
 
 @lru_cache(maxsize=100)
 def deletion(model: Any, *conditions: sa.ColumnElement[bool]) -> sa.Delete:
-    """Delete the row `row_id` of a model, or of its table: faster, but a session would keep the row."""
+    """Delete the row `row_id`. With a table instead of a model it is faster, but a session keeps the object."""
     columns = model.c if isinstance(model, sa.Table) else model
     return sa.delete(model).where(columns.id == sa.bindparam("row_id"), *conditions)
 

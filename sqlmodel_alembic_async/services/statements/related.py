@@ -30,7 +30,7 @@ async def load_pets(session: AsyncSession, users: Sequence[User]) -> None:
 async def load_owners(session: AsyncSession, pets: Sequence[Pet]) -> None:
     """Set `owner` of these pets; None for a pet without an owner."""
     ids = {pet.owner_id for pet in pets if pet.owner_id is not None}
-    owners = {user.id: user for user in await key_lookup.fetch_rows(session, User, "id", ids)}
+    owners: dict[int | None, User] = {user.id: user for user in await key_lookup.fetch_rows(session, User, "id", ids)}
     for pet in pets:
         set_committed_value(pet, "owner", owners.get(pet.owner_id))
 

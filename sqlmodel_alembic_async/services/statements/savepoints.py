@@ -15,7 +15,7 @@ from .execution import statement
 
 @asynccontextmanager
 async def savepoint(session: AsyncSession) -> AsyncIterator[AsyncSessionTransaction]:
-    """Roll back the block on an error, or if the caller rolls back the yielded transaction."""
+    """Run the block in a savepoint; roll back on an error, or if the caller rolls back what is yielded."""
     async with statement(session):
         connection = await session.connection()
         driver: Any = (await connection.get_raw_connection()).driver_connection

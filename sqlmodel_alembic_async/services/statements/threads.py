@@ -1,6 +1,6 @@
 """Run a function on a thread of its own.
 
-The default threads of asyncio do not fit: all of them may be busy, and a process waits for them before it ends.
+asyncio's default threads are not used: all of them may be busy, and a process waits for them when it ends.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
-_STOP_INTERVAL = 0.05  # Seconds.
+_STOP_INTERVAL = 0.05
 
 
 def run_in_thread(work: Callable[[], Result]) -> asyncio.Future[Result]:
@@ -33,7 +33,7 @@ def run_in_thread(work: Callable[[], Result]) -> asyncio.Future[Result]:
 
 
 async def finish_in_thread(work: Callable[[], Result], stop: Callable[[], object]) -> Result:
-    """Return the result of the work; when cancelled, call `stop` until the work has ended, and only then raise."""
+    """Return the result of the work. If cancelled, call `stop` until the work has ended, then raise CancelledError."""
     future = run_in_thread(work)
     try:
         return await asyncio.shield(future)

@@ -210,6 +210,13 @@ async def test_work_that_takes_long_is_done_in_smaller_slices(turns: Turns) -> N
     assert turns.most["work"] <= 3
 
 
+async def test_after_work_that_took_long_the_slices_are_as_large_as_before(turns: Turns) -> None:
+    async with turns.counted():
+        await chunks.mapped(turns.noting("work", lambda item: None if item else time.sleep(0.02)), range(400))
+
+    assert turns.most["work"] > 50
+
+
 async def test_rows_with_long_notes_are_exported_in_smaller_texts(session: AsyncSession, turns: Turns) -> None:
     await create_pets(session, (PetCreate(name="Rex", notes="x" * 10_000) for _ in range(200)))
     sizes = []

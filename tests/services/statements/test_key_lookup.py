@@ -15,13 +15,17 @@ from sqlmodel_alembic_async import (
     Pet,
     PetCreate,
     PetUpdate,
+    User,
     create_pet,
     create_pets,
     import_pets,
+    list_users,
     update_pet,
 )
 from sqlmodel_alembic_async.services.csv_files import file_format
 from sqlmodel_alembic_async.services.statements import key_lookup
+
+from ...conftest import Statements
 
 KEYED = "name,external_ref,microchip\n" + "".join(f"Rex,p{number},{number:09}\n" for number in range(1500))
 
@@ -52,12 +56,13 @@ async def test_a_plan_that_was_made_for_few_rows_is_right_for_many(
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("query", [key_lookup._columns, key_lookup._rows])
 @pytest.mark.parametrize(("name", "index"), [("external_ref", "uq_pet_external_ref"), ("id", "pk_pet")])
-async def test_the_kept_plan_reads_the_index_of_the_column(db: Database, name: str, index: str) -> None:
+async def test_the_kept_plan_reads_the_index_of_the_column(db: Database, name: str, index: str, query: Any) -> None:
     async with db.transaction() as session:
         await create_pets(session, (PetCreate(name="Rex", external_ref=f"p{number}") for number in range(100)))
         dialect = session.get_bind().dialect
-        statement = key_lookup._columns(Pet, name, "postgresql").compile(dialect=dialect)
+        statement = query(Pet, name, "postgresql").compile(dialect=dialect)
         connection = await session.connection()
         await connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
         await connection.exec_driver_sql(f"PREPARE looked_up AS {statement}")
@@ -91,3 +96,24 @@ async def test_a_look_up_does_not_wait_for_a_transaction_that_changes_the_row(
         [found] = await fetch(reader, Pet, "id", [pet.id])
 
     assert (found["name"] if isinstance(found, dict) else found.name) == "Rex"
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
+async def test_sqlite_needs_no_statement_to_lock_rows(session: AsyncSession, statements: Statements) -> None:
+    pet = await create_pet(session, PetCreate(name="Rex"))
+
+    assert await statements.taken_by(key_lookup.lock(session, Pet, {pet.id: pet.version})) == 0
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"], indirect=True)
+async def test_a_new_pet_does_not_wait_for_an_import_that_locks_its_owner(db: Database) -> None:
+    lines = "owner_external_ref,owner_name,owner_city\no1,Ada,{}\n"
+    async with db.transaction() as session:
+        await import_pets(session, io.StringIO(lines.format("Rome")))
+        owner = (await list_users(session)).items[0]
+
+    async with db.transaction() as session:
+        await key_lookup.lock(session, User, {owner.id: owner.version})
+        async with asyncio.timeout(5), db.session() as other:
+            await create_pet(other, PetCreate(name="Rex", owner_id=owner.id))
+            await other.commit()

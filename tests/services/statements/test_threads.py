@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from sqlmodel_alembic_async.services.statements.threads import run_in_thread
+from sqlmodel_alembic_async.services.statements.threads import finish_in_thread, run_in_thread
 
 PATIENCE = 10.0  # Seconds after which a test that hangs is ended.
 
@@ -70,7 +70,7 @@ async def test_work_goes_on_after_its_future_was_cancelled_and_its_result_hurts_
 def test_a_process_does_not_wait_for_the_thread() -> None:
     program = f"""
 import asyncio, threading
-from sqlmodel_alembic_async.services.statements.threads import run_in_thread
+from sqlmodel_alembic_async.services.statements.threads import finish_in_thread, run_in_thread
 
 async def main():
     run_in_thread(lambda: threading.Event().wait({2 * PATIENCE}))
@@ -82,3 +82,20 @@ asyncio.run(main())
     )
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_work_that_does_not_notice_the_first_stop_is_stopped_again() -> None:
+    stops, began = threading.Semaphore(0), threading.Event()
+
+    def work() -> None:
+        began.set()
+        for _ in range(3):
+            assert stops.acquire(timeout=PATIENCE)
+
+    task = asyncio.create_task(finish_in_thread(work, stops.release))
+    await asyncio.to_thread(began.wait)
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=PATIENCE / 2)
+
+    assert done == {task}
+    assert task.cancelled()
