@@ -190,9 +190,14 @@ def services_of_the_table() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("name", "shown"), services_of_the_table())
 def test_the_table_of_services_shows_the_arguments(name: str, shown: str) -> None:
-    parameters = inspect.signature(getattr(package, name)).parameters.values()
-    arguments = [str(parameter.replace(annotation=inspect.Parameter.empty)) for parameter in parameters]
-    expected = ", ".join(arguments).replace("'", '"')
+    filters = (
+        {*package.UserFilters.__annotations__, *package.PetFilters.__annotations__} if "**filters" in shown else {}
+    )
+    parameters = [
+        each for each in inspect.signature(getattr(package, name)).parameters.values() if each.name not in filters
+    ]
+    arguments = [str(each.replace(annotation=inspect.Parameter.empty)).replace("'", '"') for each in parameters]
+    expected = ", ".join([*arguments, *["**filters"] * bool(filters)])
     beginning, _, end = shown.partition("…")
 
     assert expected.startswith(beginning)

@@ -98,14 +98,13 @@ def create_engine(url: str | URL, **options: Any) -> AsyncEngine:
 
 
 def _refuse_other_drivers(url: URL) -> None:
+    advice = f"use {_ASYNC_DRIVERS.get(url.get_backend_name(), ', '.join(_ASYNC_DRIVERS))}"
     try:
         is_async = url.get_dialect(_is_async=True).is_async
     except NoSuchModuleError:
-        raise ValueError(f"unknown database or driver: {url.drivername}") from None
+        raise ValueError(f"unknown database or driver {url.drivername}: {advice}") from None
     if not is_async:
-        supported = _ASYNC_DRIVERS.get(url.get_backend_name())
-        advice = f": use {supported}" if supported else ""
-        raise ValueError(f"{url.drivername} is not an async driver{advice}")
+        raise ValueError(f"{url.drivername} is not an async driver: {advice}")
 
 
 def prepare(engine: AsyncEngine, **settings: Any) -> AsyncEngine:
