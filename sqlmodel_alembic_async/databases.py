@@ -60,9 +60,9 @@ class Database:
         Raises:
             ModuleNotFoundError: The database's driver is not installed.
             TypeError: An option is unknown, does not apply to this database, or is a custom creator on SQLite.
-            ValueError: The URL is not a database URL, or `synchronous` (SQLITE_SYNCHRONOUS), `lock_timeout`
-                (SQLITE_LOCK_TIMEOUT) or `echo` (DATABASE_ECHO) has a value that is not allowed.
-            sqlalchemy.exc.ArgumentError: SQLAlchemy does not know the database or driver, or the driver is not async.
+            ValueError: The URL is not a database URL, names a driver that is unknown or not async, or `synchronous`
+                (SQLITE_SYNCHRONOUS), `lock_timeout` (SQLITE_LOCK_TIMEOUT) or `echo` (DATABASE_ECHO) has a value that
+                is not allowed.
 
         """
         settings = _settings()

@@ -182,11 +182,44 @@ def test_the_readme_names_every_function(name: str) -> None:
     assert f"`{name}`" in README.read_text(encoding="utf-8")
 
 
+def services_of_the_table() -> list[tuple[str, str]]:
+    """Return the names and the arguments of the services that the table of the page shows."""
+    page = (PROJECT / "docs" / "services.md").read_text(encoding="utf-8")
+    return re.findall(r"`(\w+)\(([^`]*)\)`", page.partition("## All services")[2].partition("MySQL takes")[0])
+
+
+@pytest.mark.parametrize(("name", "shown"), services_of_the_table())
+def test_the_table_of_services_shows_the_arguments(name: str, shown: str) -> None:
+    filters = (
+        {*package.UserFilters.__annotations__, *package.PetFilters.__annotations__} if "**filters" in shown else {}
+    )
+    parameters = [
+        each for each in inspect.signature(getattr(package, name)).parameters.values() if each.name not in filters
+    ]
+    arguments = [str(each.replace(annotation=inspect.Parameter.empty)).replace("'", '"') for each in parameters]
+    expected = ", ".join([*arguments, *["**filters"] * bool(filters)])
+    beginning, _, end = shown.partition("…")
+
+    assert expected.startswith(beginning)
+    assert expected.endswith(end)
+    assert "…" in shown or shown == expected
+
+
 def test_the_errors_page_draws_the_tree_of_errors() -> None:
     tree = (PROJECT / "docs" / "errors.md").read_text(encoding="utf-8")
     drawn = re.findall(r"^(?:[ │├└─]*)(\w+Error)(?: \(.*\))?$", tree, flags=re.MULTILINE)
 
     assert sorted(drawn) == sorted(name for name in package.__all__ if name.endswith("Error"))
+
+
+def test_the_errors_page_explains_every_check_of_the_tables() -> None:
+    page = (
+        (PROJECT / "docs" / "errors.md").read_text(encoding="utf-8").partition("## Constraints")[2].partition("## ")[0]
+    )
+    constraints = [each for table in TABLES for each in SQLModel.metadata.tables[table].constraints]
+    checks = {str(each.name) for each in constraints if isinstance(each, sa.CheckConstraint)}
+
+    assert sorted(re.findall(r"`(ck_\w+)`", page)) == sorted(checks)
 
 
 def test_the_readme_is_read_in_one_go() -> None:

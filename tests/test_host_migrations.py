@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -102,6 +103,35 @@ async def test_later_revisions_and_downgrades_of_the_application_leave_our_table
     assert second.count("batch_alter_table") == 2
     assert not any(name in second for name in ("'user'", "'pet'", VERSION_TABLE))
     project.run("alembic downgrade base")
+    assert await ask_once(empty_url, table_names) == {"alembic_version", *TABLES, VERSION_TABLE}
+    project.run("alembic upgrade head && alembic check")
+
+
+async def test_printing_the_applications_sql_changes_nothing(project: Project, empty_url: URL) -> None:
+    project.run("alembic downgrade base")
+    async with Database(empty_url) as db:
+        await migrations.downgrade("base", database=db)
+
+    printed = project.run("alembic upgrade head --sql")
+
+    assert "CREATE TABLE visit" in printed
+    assert await ask_once(empty_url, table_names) == {"alembic_version", VERSION_TABLE}
+
+
+async def test_an_index_of_a_foreign_key_is_dropped_with_its_table_as_the_page_says(
+    project: Project, empty_url: URL
+) -> None:
+    project.run("alembic downgrade base && rm alembic/versions/*.py")
+    models = project.folder / "models.py"
+    models.write_text(models.read_text().replace('ondelete="CASCADE")', 'ondelete="CASCADE", index=True)', 1))
+    project.run("alembic revision --autogenerate -m indexed")
+    [revision] = (project.folder / "alembic" / "versions").glob("*.py")
+    kept, removed = re.subn(r"    with op.batch_alter_table.*\n.*drop_index.*\n", "", revision.read_text())
+    assert removed == 1
+    revision.write_text(kept)
+
+    project.run("alembic upgrade head && alembic check && alembic downgrade base")
+
     assert await ask_once(empty_url, table_names) == {"alembic_version", *TABLES, VERSION_TABLE}
     project.run("alembic upgrade head && alembic check")
 

@@ -78,6 +78,10 @@ async def bad_url(db: Database, session: AsyncSession) -> None:
     assert Database("nonsense").url
 
 
+async def driver_that_is_not_async(db: Database, session: AsyncSession) -> None:
+    assert Database("sqlite+pysqlite:///pets.db").engine
+
+
 async def unknown_field(db: Database, session: AsyncSession) -> None:
     User(nmae="Ada")
 
@@ -90,10 +94,12 @@ MISTAKES: dict[str, Callable[[Database, Any], Awaitable[object]]] = {
     "an unknown field of `User(...)`": unknown_field,
     "an invalid value in a shape, a filter or a row": lambda db, session: list_users(session, archived="maybe"),
     "a text that is no database URL": bad_url,
+    "a database URL with a driver that is unknown or not async": driver_that_is_not_async,
     "an unknown `order_by`": lambda db, session: list_users(session, order_by="city"),
     "a `limit` outside 1…1000": lambda db, session: list_users(session, limit=1001),
     "`after` together with `offset`": lambda db, session: list_users(session, after="x", offset=1),
     "an unknown value of `pets` or `on_similar`": lambda db, session: delete_user(session, 1, pets="drop"),
+    "an unknown value of `by`": lambda db, session: upsert_user(session, UserCreate(name="Ada"), by="name"),
     "merging a row with itself": lambda db, session: merge_users(session, 1, 1),
     "an upsert of a row without its key": lambda db, session: upsert_user(session, UserCreate(name="Ada")),
     "an unknown revision": lambda db, session: migrations.upgrade("nonsense", database=db),

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from sqlalchemy.engine import URL
 
-from sqlmodel_alembic_async import Database, count_users, get_user, migrations
+from sqlmodel_alembic_async import Database, PetCreate, count_users, create_pet, get_user, migrations
 
 from .test_docs import EXAMPLES, PROJECT, README, examples_of, text_of
 
@@ -105,6 +105,11 @@ def readme_application() -> str:
     return next(example.code for example in examples_of(README) if "FastAPI()" in example.code)
 
 
+def page_application() -> str:
+    page = PROJECT / "docs" / "transactions.md"
+    return next(example.code for example in examples_of(page) if "FastAPI()" in example.code)
+
+
 def test_every_page_asks_for_the_scope_that_commits_before_the_response() -> None:
     uses = re.findall(r"Depends\(get_session.*?\)", text_of([*EXAMPLES, *PACKAGE.rglob("*.py")]))
 
@@ -120,6 +125,7 @@ async def test_what_the_readmes_application_answers_with_201_is_stored(empty_url
             async def add(number: int) -> None:
                 answer = await client.post("/users", json={"name": "Ada", "email": f"{number}@example.com"})
                 assert answer.status_code == 201
+                assert "name_key" not in answer.json()
                 async with db.reading() as session:
                     assert (await get_user(session, answer.json()["id"])).email == f"{number}@example.com"
 
@@ -131,6 +137,35 @@ async def test_what_the_readmes_application_answers_with_201_is_stored(empty_url
             assert (await client.post("/rows", json={"name": "Eve"})).status_code == 201
         async with db.reading() as session:
             assert await count_users(session) == 101
+
+
+async def test_the_pages_application_reads_without_waiting_for_a_writer(empty_url: URL, tmp_path: Path) -> None:
+    async with Database(empty_url) as db:
+        await migrations.upgrade(database=db)
+        async with db.transaction() as session:
+            await create_pet(session, PetCreate(name="Rex", species="dog"))
+        async with served(page_application(), tmp_path, empty_url) as client, db.transaction() as session:
+            await create_pet(session, PetCreate(name="Max", species="dog"))
+
+            answer = await client.get("/pets", params={"species": "Dog"}, timeout=30)
+
+    assert [pet["name"] for pet in answer.json()] == ["Rex"]
+
+
+@pytest.mark.parametrize(
+    "body", ['{"name": "\\ud800"}', '{"\\ud800": 1}', '{"name": "Ada", "city": NaN}', "", "[1e999]"]
+)
+async def test_the_pages_handlers_answer_every_invalid_value(body: str, empty_url: URL, tmp_path: Path) -> None:
+    route = "\n@app.post('/users')\nasync def add(data: UserCreate) -> None: ..."
+    code = page_application() + "from sqlmodel_alembic_async import UserCreate" + route
+    async with Database(empty_url) as db:
+        await migrations.upgrade(database=db)
+    async with served(code, tmp_path, empty_url) as client:
+        refused = await client.post("/users", content=body, headers={"content-type": "application/json"})
+        blank = await client.get("/pets", params={"species": ""})
+
+    assert (refused.status_code, blank.status_code) == (422, 422)
+    assert all(problem.keys() == {"loc", "msg"} for problem in [*refused.json()["detail"], *blank.json()["detail"]])
 
 
 def test_a_shape_as_the_body_of_a_request_makes_pydantic_warn_of_nothing() -> None:

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from . import servers, sqlite
@@ -69,11 +69,12 @@ def create_engine(url: str | URL, **options: Any) -> AsyncEngine:
     Raises:
         ModuleNotFoundError: The database's driver is not installed.
         TypeError: An option is unknown, does not apply to this database, or is a custom creator on SQLite.
-        ValueError: The URL is not a database URL, or `echo` or a setting of prepare() has a value that is not allowed.
-        sqlalchemy.exc.ArgumentError: SQLAlchemy does not know the database or the driver, or the driver is not async.
+        ValueError: The URL is not a database URL, names a driver that is unknown or not async, or `echo` or a setting
+            of prepare() has a value that is not allowed.
 
     """
     url = async_url(url)
+    _refuse_other_drivers(url)
     driver = url.drivername.partition("+")[2]
     if driver in _EXTRAS and find_spec(driver) is None:
         raise ModuleNotFoundError(
@@ -94,6 +95,16 @@ def create_engine(url: str | URL, **options: Any) -> AsyncEngine:
     engine = prepare(create_async_engine(url, **(defaults | options)), **preparations)
     set_echo(engine.sync_engine, echo)
     return engine
+
+
+def _refuse_other_drivers(url: URL) -> None:
+    advice = f"use {_ASYNC_DRIVERS.get(url.get_backend_name(), ', '.join(_ASYNC_DRIVERS))}"
+    try:
+        is_async = url.get_dialect(_is_async=True).is_async
+    except NoSuchModuleError:
+        raise ValueError(f"unknown database or driver {url.drivername}: {advice}") from None
+    if not is_async:
+        raise ValueError(f"{url.drivername} is not an async driver: {advice}")
 
 
 def prepare(engine: AsyncEngine, **settings: Any) -> AsyncEngine:

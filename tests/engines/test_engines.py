@@ -1,6 +1,7 @@
 """Building engines."""
 
 import logging
+import re
 import traceback
 
 import pytest
@@ -47,6 +48,27 @@ def test_a_missing_driver_names_the_extra_to_install(url: str, extra: str, monke
         engines.create_engine(url)
 
     assert caught.value.name == engines.async_url(url).drivername.partition("+")[2]
+
+
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("sqlite+pysqlite:///x.db", "sqlite+pysqlite is not an async driver: use sqlite+aiosqlite"),
+        ("postgresql+psycopg2://u:secret@h/x", "postgresql+psycopg2 is not an async driver: use postgresql+asyncpg"),
+        ("mariadb+mariadbconnector://h/x", "mariadb+mariadbconnector is not an async driver: use mariadb+asyncmy"),
+        ("mssql://u:secret@h/x", "mssql is not an async driver: use sqlite, postgres, postgresql, mysql, mariadb"),
+        ("postgresql+unknown://h/x", "unknown database or driver postgresql+unknown: use postgresql+asyncpg"),
+        (
+            "secret://u:secret@h/x",
+            "unknown database or driver secret: use sqlite, postgres, postgresql, mysql, mariadb",
+        ),
+    ],
+)
+def test_a_driver_that_is_unknown_or_not_async_is_refused(url: str, advice: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{re.escape(advice)}$") as caught:
+        engines.create_engine(url)
+
+    assert "u:secret" not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_options_are_the_callers(engine_name: str) -> None:
