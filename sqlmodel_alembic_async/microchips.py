@@ -98,7 +98,8 @@ def _required(chip: str | None) -> str:
 
 
 _MICROCHIP: TypeAdapter[str] = TypeAdapter(
-    Annotated[Microchip, AfterValidator(_required)], config=ConfigDict(hide_input_in_errors=True, defer_build=True)
+    Annotated[Microchip, AfterValidator(_required)],
+    config=ConfigDict(title="microchip", hide_input_in_errors=True, defer_build=True),
 )
 
 

@@ -211,10 +211,10 @@ class PetUpdate(_Shape, _PetRemarks, _PetDescription, _PetName):
 class UserRow(Bookkeeping, _UserFields, _Key):
     """The validation of a user row before it is written."""
 
-    model_config = _SHAPE
+    model_config = _SHAPE | {"title": "User"}
 
 
 class PetRow(Bookkeeping, _PetFields, _Key):
     """The validation of a pet row before it is written."""
 
-    model_config = _SHAPE
+    model_config = _SHAPE | {"title": "Pet"}

@@ -1,5 +1,6 @@
 """The same bad input gives the same error on every engine, through a shape and through a plain row."""
 
+from collections.abc import Awaitable, Callable
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -8,6 +9,7 @@ from pydantic import ValidationError
 
 from sqlmodel_alembic_async import (
     AlreadyExistsError,
+    AsyncSession,
     Database,
     Pet,
     PetCreate,
@@ -17,6 +19,12 @@ from sqlmodel_alembic_async import (
     UserUpdate,
     create_pet,
     create_user,
+    describe_microchip,
+    find_pet_by_microchip,
+    find_user_by_email,
+    list_pets,
+    list_users,
+    transfer_pet,
     update_pet,
     update_user,
 )
@@ -133,3 +141,32 @@ async def test_a_row_that_was_refused_leaves_nothing(db: Database) -> None:
         found = await session.get(Pet, pet.id)
     assert found is not None
     assert (found.name, found.version) == ("Rex", 1)
+
+
+async def flush(session: AsyncSession, row: User | Pet) -> None:
+    session.add(row)
+    await session.flush()
+
+
+@pytest.mark.parametrize(
+    ("title", "work"),
+    [
+        ("email", lambda session: find_user_by_email(session, "x")),
+        ("microchip", lambda session: find_pet_by_microchip(session, "x")),
+        ("on", lambda session: transfer_pet(session, 1, 1, on="x")),
+        ("PetFilters", lambda session: list_pets(session, species="\0")),
+        ("UserFilters", lambda session: list_users(session, name_prefix="\0")),
+        ("User", lambda session: flush(session, User(name=""))),
+        ("Pet", lambda session: flush(session, Pet(name=""))),
+    ],
+)
+async def test_an_error_names_what_is_invalid_as_callers_know_it(
+    session: AsyncSession, title: str, work: Callable[[AsyncSession], Awaitable[object]]
+) -> None:
+    with pytest.raises(ValidationError, match=rf"^1 validation error for {title}\n"):
+        await work(session)
+
+
+def test_an_error_about_a_microchip_number_is_about_the_number() -> None:
+    with pytest.raises(ValidationError, match=r"^1 validation error for microchip\n"):
+        describe_microchip("x")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import date
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -14,8 +14,8 @@ from .statements import execution, many_rows, one_row, related, row_locks
 from .statements.filters import FILTER_CONFIG
 from .statements.one_row import OnSimilar
 
-_MICROCHIP: TypeAdapter[str | None] = TypeAdapter(Microchip, config=FILTER_CONFIG)
-_DATE = TypeAdapter(Date, config=FILTER_CONFIG)
+_MICROCHIP: TypeAdapter[str | None] = TypeAdapter(Microchip, config=ConfigDict(title="microchip", **FILTER_CONFIG))
+_DATE = TypeAdapter(Date, config=ConfigDict(title="on", **FILTER_CONFIG))
 
 
 async def create_pet(session: AsyncSession, data: PetCreate, *, on_similar: OnSimilar = "allow") -> Pet:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 import sqlalchemy as sa
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -19,7 +19,7 @@ from .statements.owned_pets import update_pets_of
 # Checked in the DELETE itself: a violated foreign key would end the caller's transaction.
 _HAS_NO_PETS = ~select(Pet.id).where(col(Pet.owner_id) == sa.bindparam("row_id")).exists()
 
-_EMAIL: TypeAdapter[str | None] = TypeAdapter(Email, config=FILTER_CONFIG)
+_EMAIL: TypeAdapter[str | None] = TypeAdapter(Email, config=ConfigDict(title="email", **FILTER_CONFIG))
 
 
 async def create_user(session: AsyncSession, data: UserCreate, *, on_similar: OnSimilar = "allow") -> User:
