@@ -200,11 +200,15 @@ class ReadOnlySession(Session):
 
     is_read_only = True
 
+    def refuse_writes(self) -> NoReturn:
+        """Raise StorageError, for a service that would write."""
+        raise StorageError(_IS_READ_ONLY)
+
 
 @event.listens_for(ReadOnlySession, "before_flush")
-def _refuse_flush(session: Session, *args: object) -> None:
+def _refuse_flush(session: ReadOnlySession, *args: object) -> None:
     if session.new or session.deleted or any(map(session.is_modified, session.dirty)):
-        raise StorageError(_IS_READ_ONLY)
+        session.refuse_writes()
 
 
 @event.listens_for(ReadOnlySession, "do_orm_execute")

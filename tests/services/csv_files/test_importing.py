@@ -13,9 +13,9 @@ import pytest
 from sqlmodel_alembic_async import (
     AsyncSession,
     Database,
-    DatabaseError,
     ImportRejectedError,
     PetCreate,
+    StorageError,
     UserCreate,
     count_pets,
     count_users,
@@ -195,7 +195,7 @@ async def test_created_pets_that_a_second_import_would_create_again_are_counted(
 
 async def test_an_import_needs_a_transaction_that_may_write(db: Database) -> None:
     for options in ({}, {"snapshot": True}):
-        with pytest.raises(DatabaseError):
+        with pytest.raises(StorageError, match=r"use transaction\(\) to write"):
             async with db.reading(**options) as session:
                 await import_pets(session, rows("name", "Rex"))
 
