@@ -30,9 +30,9 @@ def validate_on_flush(shape: type[SQLModel], table: type[SQLModel]) -> None:
 
 @contextmanager
 def written_by_service(rows: Iterable[Any]) -> Iterator[None]:
-    """Do not validate these rows when they are updated in the block, unless a listener of the application changes them.
+    """Do not validate these rows when they are flushed in the block, unless a listener of the application changes them.
 
-    A service has validated what it changes, and sets `updated_at`. Whether its values agree with those that are stored
+    A service has validated what it writes, and sets `updated_at`. Whether its values agree with those that are stored
     is left to the constraints of the database, as it is when the service writes by a statement.
     """
     states = {inspect(row): dict(row.__dict__) for row in rows}
@@ -56,6 +56,8 @@ def _refuse_unknown_fields(row: SQLModel, args: object, values: dict[str, Any]) 
 
 
 def _validate_new(shape: type[SQLModel], mapper: object, connection: object, row: Any) -> None:
+    if is_as_a_service_wrote_it(row):
+        return
     row.created_at = row.created_at or datetime.now(UTC)
     row.updated_at = row.updated_at or row.created_at
     _validate(shape, row)

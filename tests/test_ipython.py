@@ -3,9 +3,11 @@
 import asyncio
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,6 +39,7 @@ class Shell:
             timeout=30,
             echo=False,
             dimensions=(50, 300),
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # A program in the background ignores it.
         )
         self.process.expect(PROMPT)
         self.greeting = self.process.before.replace("\r", "")

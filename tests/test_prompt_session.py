@@ -32,6 +32,14 @@ from sqlmodel_alembic_async.prompt_session import PromptSession, event_loop
 ADA = UserCreate(name="Ada", email="ada@example.com")
 
 
+@pytest.fixture(autouse=True)
+def interrupts() -> Iterator[None]:
+    """A process that a script started in the background ignores interrupts, and so do its children."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
 class Prompt(PromptSession):
     """Runs a coroutine as a notebook runs a cell: in an event loop that goes on."""
 

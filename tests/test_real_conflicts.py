@@ -20,6 +20,7 @@ from sqlmodel_alembic_async import (
     create_pet,
     get_pet,
     list_pets,
+    schema_locks,
     update_pet,
 )
 
@@ -229,7 +230,10 @@ async def test_a_lock_of_another_process_is_waited_for(db: Database) -> None:
 
 
 @pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
-async def test_a_lock_of_another_process_that_is_held_too_long_is_tried_again(db: Database, waits: list[float]) -> None:
+async def test_a_lock_of_another_process_that_is_held_too_long_is_tried_again(
+    db: Database, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema_locks, "SQLITE_LOCK_TIMEOUT", 0)
     [pet, _] = await two_pets(db)
 
     async with Database(db.url, connect_args={"timeout": 0.01}) as impatient:

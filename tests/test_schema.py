@@ -394,3 +394,11 @@ async def test_tables_can_be_created_by_many_at_once(empty_url: URL) -> None:
 def index_names(connection: sa.Connection) -> set[str | None]:
     inspector = sa.inspect(connection)
     return {index["name"] for table in TABLES for index in inspector.get_indexes(table)}
+
+
+async def test_a_downgrade_leaves_tables_that_were_never_migrated(empty_url: URL) -> None:
+    async with Database(empty_url) as db:
+        await db.create_tables()
+        await migrations.downgrade("base", database=db)
+
+        assert await ask(db, table_names) >= {*TABLES}

@@ -12,7 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from ..errors import UserNotFoundError
 from ..import_report import Outcome
 from ..models import Pet, PetCreate, Row, User, UserCreate
-from .statements import execution, key_lookup, many_rows, one_row, prebuilt, row_locks, upsert_writes
+from .statements import execution, key_lookup, many_rows, one_row, prebuilt, row_locks, unit_of_work, upsert_writes
 from .statements.chunks import BATCH_SIZE, mapped
 from .statements.column_values import stamped
 from .statements.one_row import expect
@@ -157,11 +157,9 @@ async def _upsert_one(session: AsyncSession, model: type[Row], key: str, row: Gi
         query = prebuilt.selection_by(model, key, locked=is_retry)
         stored = await execution.fetch_one(session, query, {"key": row.key})
         if stored is None:
-            values = stamped(row.all_values)
-            written = await upsert_writes.write(session, model, key, [values], set(), is_retry=is_retry)
-            if written:
-                values |= {"id": written[row.key], "archived_at": None}
-                return one_row.persistent(session.sync_session, model, values), "created"
+            created = await _insert_one(session, model, key, row, is_retry)
+            if created is not None:
+                return created, "created"
         elif changes := changes_of(vars(stored), row.given):
             updated = await one_row.patch_values(session, model, vars(stored)["id"], changes, stored.version)
             if updated is not None:
@@ -169,6 +167,16 @@ async def _upsert_one(session: AsyncSession, model: type[Row], key: str, row: Gi
         else:
             return stored, "unchanged"
         is_retry = True
+
+
+async def _insert_one(session: AsyncSession, model: type[Row], key: str, row: Given, is_retry: bool) -> Row | None:
+    values = stamped(row.all_values)
+    if unit_of_work.is_heard(session, model, "insert"):
+        return (await upsert_writes.insert_by_flush(session, model, key, [values])).get(row.key)
+    written = await upsert_writes.write(session, model, key, [values], set(), is_retry=is_retry)
+    if not written:
+        return None
+    return one_row.persistent(session.sync_session, model, values | {"id": written[row.key], "archived_at": None})
 
 
 async def _upsert_many(

@@ -10,7 +10,15 @@ from sqlmodel_alembic_async import Pet, User
 
 from .heard import MAPPER_EVENTS
 
-_RUN_TWICE = {"test_users", "test_pets", "test_merges", "test_erasure", "test_snapshots", "test_promises"}
+_RUN_TWICE = {
+    "test_users",
+    "test_pets",
+    "test_merges",
+    "test_erasure",
+    "test_snapshots",
+    "test_promises",
+    "test_upserts",
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

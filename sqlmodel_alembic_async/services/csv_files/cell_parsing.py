@@ -127,7 +127,7 @@ def _is_complete(date_format: str, day: date) -> bool:
         return False  # strptime warns of a format without a year.
     try:
         return datetime.strptime(text, date_format).date() == day
-    except ValueError:
+    except (ValueError, re.error):  # strptime makes a regular expression of the format.
         return False
 
 

@@ -3,6 +3,7 @@
 Services write by statements, unless the application listens to one of these events.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -57,7 +58,8 @@ async def insert(session: AsyncSession, model: type[Row], values: list[dict[str,
 async def _insert(session: AsyncSession, rows: list[Row]) -> list[Row]:
     session.add_all(rows)
     try:
-        await session.flush()
+        with written_by_service(rows):
+            await session.flush()
     except BaseException:
         for row in rows:
             if sa.inspect(row).pending:
@@ -88,6 +90,23 @@ async def update_each(session: AsyncSession, model: type[Row], changes: dict[int
     for start in range(0, len(ids), SLICE):
         rows: list[Any] = await _locked_by_id(session, model, ids[start : start + SLICE])
         await _write(session, [(row, changes[row.id]) for row in rows])
+
+
+async def update_versions(
+    session: AsyncSession, model: type[Row], rows: list[dict[str, Any]], names: Iterable[str], order: str
+) -> set[int]:
+    """Update these columns of rows that are at the version before the given one, and return the ids of those rows.
+
+    Rows are locked in the order in which they are given, which is that of the column `order`.
+    """
+    updated: set[int] = set()
+    for start in range(0, len(rows), SLICE):
+        given = {row["id"]: row for row in rows[start : start + SLICE]}
+        found: list[Any] = await _locked_by_id(session, model, list(given), order=order)
+        current = [row for row in found if row.version == given[row.id]["version"] - 1]
+        updated.update(row.id for row in current)
+        await _write(session, [(row, {name: given[row.id][name] for name in names}) for row in current])
+    return updated
 
 
 async def update_all(
@@ -126,16 +145,18 @@ def _locking(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
 
 
 async def _locked_by_id(
-    session: AsyncSession, model: type[Row], ids: list[int], *conditions: sa.ColumnElement[bool]
+    session: AsyncSession, model: type[Row], ids: list[int], *conditions: sa.ColumnElement[bool], order: str = "id"
 ) -> list[Row]:
     async with statement(session):
         remember(session.sync_session, model, ids)  # Before the query refreshes the rows that the session holds.
-    return await _locked(session, model, col(model.id).in_(ids), *conditions)
+    return await _locked(session, model, col(model.id).in_(ids), *conditions, order=order)
 
 
-async def _locked(session: AsyncSession, model: type[Row], *conditions: sa.ColumnElement[bool]) -> list[Row]:
+async def _locked(
+    session: AsyncSession, model: type[Row], *conditions: sa.ColumnElement[bool], order: str = "id"
+) -> list[Row]:
     # Lock as an UPDATE does. In PostgreSQL, rows that refer to a row by a foreign key need not wait for it.
-    query = select(model).where(*conditions).order_by(col(model.id)).with_for_update(key_share=True)
+    query = select(model).where(*conditions).order_by(col(getattr(model, order))).with_for_update(key_share=True)
     return await fetch_all(session, query)
 
 

@@ -367,3 +367,12 @@ def test_a_lock_timeout_that_is_no_number_of_seconds_is_refused(seconds: float) 
 def test_a_lock_timeout_of_another_type_is_refused(seconds: object) -> None:
     with pytest.raises(TypeError, match="lock_timeout must be"):
         engines.create_engine("sqlite://", lock_timeout=seconds)
+
+
+async def test_an_engine_with_another_pool_waits_for_other_processes_only(path: str, other: sqlite3.Connection) -> None:
+    engine = engines.create_engine(f"sqlite:///{path}", poolclass=NullPool, lock_timeout=0.1)
+    async with engine.connect() as connection:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(OperationalError, match="locked"):
+            await connection.exec_driver_sql("INSERT INTO number VALUES (1)")
+    await engine.dispose()

@@ -69,6 +69,8 @@ async def test_either_half_of_a_row_may_be_blank(session: AsyncSession) -> None:
         ({"date_format": "%d/%m"}, "date_format"),
         ({"date_format": "%B %Y"}, "date_format"),
         ({"date_format": "%Q"}, "date_format"),
+        ({"date_format": "%Y-%m-%d %q"}, "date_format"),
+        ({"date_format": "%Y-%m-%d %Y"}, "date_format"),
         ({"date_format": "dd.mm.yyyy"}, "date_format"),
     ],
 )

@@ -86,6 +86,7 @@ class Turns:
 @pytest.fixture
 def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
     turns = Turns()
+    monkeypatch.setattr(chunks, "_LONGEST_TURN", 60)  # A slow machine would make the slices smaller.
     places: list[tuple[Any, str]] = [
         (CellReader, "read"),
         (KeyIndex, "add_row"),
@@ -203,14 +204,18 @@ async def test_an_import_does_not_look_through_all_rows_that_a_session_holds(
     assert lists["made"] <= 2  # However many batches there are.
 
 
-async def test_work_that_takes_long_is_done_in_smaller_slices(turns: Turns) -> None:
+async def test_work_that_takes_long_is_done_in_smaller_slices(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "_LONGEST_TURN", 0.01)
     async with turns.counted():
         assert len(await chunks.mapped(turns.noting("work", lambda item: time.sleep(0.006)), range(20))) == 20
 
     assert turns.most["work"] <= 3
 
 
-async def test_after_work_that_took_long_the_slices_are_as_large_as_before(turns: Turns) -> None:
+async def test_after_work_that_took_long_the_slices_are_as_large_as_before(
+    turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "_LONGEST_TURN", 0.01)
     async with turns.counted():
         await chunks.mapped(turns.noting("work", lambda item: None if item else time.sleep(0.02)), range(400))
 

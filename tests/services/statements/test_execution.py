@@ -6,6 +6,7 @@ import sys
 import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import PendingRollbackError
+from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession as PlainSession
 
 from sqlmodel_alembic_async import (
@@ -14,6 +15,7 @@ from sqlmodel_alembic_async import (
     Database,
     DatabaseError,
     DatabaseUnavailableError,
+    Pet,
     User,
     UserCreate,
     UserUpdate,
@@ -24,6 +26,7 @@ from sqlmodel_alembic_async import (
     list_users,
     update_user,
 )
+from sqlmodel_alembic_async.services.statements import execution
 
 
 async def test_a_read_sees_what_others_changed(db: Database) -> None:
@@ -163,3 +166,12 @@ def test_a_wrong_model_of_the_application_is_named() -> None:
     ended = subprocess.run([sys.executable, "-c", WRONG_MODEL], capture_output=True, text=True)
 
     assert "'Nonsense'" in ended.stdout, ended.stderr
+
+
+@pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("name", ["mysql", "mariadb"])
+async def test_what_an_update_sees_is_read_under_a_lock_by_each_name_of_mariadb(db: Database, name: str) -> None:
+    async with Database(db.url.set(drivername=f"{name}+asyncmy")) as named, named.session() as session:
+        query = execution.as_written(session, Pet, select(Pet))
+
+        assert "LOCK IN SHARE MODE" in str(query.compile(dialect=named.engine.dialect))

@@ -50,6 +50,10 @@ from sqlmodel_alembic_async import (
     transfer_pet,
     update_pet,
     update_user,
+    upsert_pet,
+    upsert_pets,
+    upsert_user,
+    upsert_users,
 )
 from sqlmodel_alembic_async.services.statements import unit_of_work
 
@@ -95,6 +99,18 @@ def listening(target: Any, name: str, listener: Callable[..., None], **options: 
 
 Call = Callable[[AsyncSession, Held], Awaitable[object]]
 FILE = "external_ref,name,owner_name,owner_email\nS1,Imported,Adam,ada@example.com\nS2,New,New,new@example.com\n"
+
+
+async def upsert_one_user(session: AsyncSession, held: Held) -> User:
+    await upsert_user(session, UserCreate(name="New", external_ref="U1"))
+    return (await upsert_user(session, UserCreate(name="Eve", email="ada@example.com"), by="email"))[0]
+
+
+async def upsert_one_pet(session: AsyncSession, held: Held) -> Pet:
+    await upsert_pet(session, PetCreate(name="New", external_ref="P1", owner_id=held.ada.id))
+    return (await upsert_pet(session, PetCreate(name="Rex", external_ref="S1", owner_id=held.bob.id)))[0]
+
+
 CALLS: dict[str, Call] = {
     "create_user": lambda s, held: create_user(s, UserCreate(name="New")),
     "create_users": lambda s, held: create_users(s, [UserCreate(name="New"), UserCreate(name="Newer")]),
@@ -112,8 +128,21 @@ CALLS: dict[str, Call] = {
     "merge_users": lambda s, held: merge_users(s, held.bob.id, held.ada.id),
     "merge_pets": lambda s, held: merge_pets(s, held.rex.id, held.max.id),
     "anonymise_user": lambda s, held: anonymise_user(s, held.ada.id),
+    "upsert_user": upsert_one_user,
+    "upsert_users": lambda s, held: upsert_users(
+        s,
+        [UserCreate(name="New", email="new@example.com"), UserCreate(name="Eve", email="ada@example.com")],
+        by="email",
+    ),
+    "upsert_pet": upsert_one_pet,
+    "upsert_pets": lambda s, held: upsert_pets(
+        s, [PetCreate(name="New", external_ref="P1"), PetCreate(name="Rex", external_ref="S1", owner_id=held.bob.id)]
+    ),
     "import_pets": lambda s, held: import_pets(s, io.StringIO(FILE)),
 }
+
+
+READ_FIRST = {"merge_users", "merge_pets", "upsert_user", "upsert_users", "upsert_pet", "upsert_pets", "import_pets"}
 
 
 def documented() -> dict[str, dict[str, set[str]]]:
@@ -128,7 +157,18 @@ def documented() -> dict[str, dict[str, set[str]]]:
 
 
 def test_the_page_names_every_service_that_writes() -> None:
-    verbs = ("create_", "update_", "archive_", "restore_", "transfer_", "delete_", "merge_", "anonymise_", "import_")
+    verbs = (
+        "create_",
+        "update_",
+        "archive_",
+        "restore_",
+        "transfer_",
+        "delete_",
+        "merge_",
+        "anonymise_",
+        "upsert_",
+        "import_",
+    )
     writing = {name for name in package.__all__ if name.startswith(verbs)}
 
     assert documented().keys() == CALLS.keys() == writing
@@ -335,7 +375,7 @@ async def test_a_read_only_session_refuses_a_write_before_any_sql(
     db: Database, held: Held, statements: Statements
 ) -> None:
     with heard():
-        for service in CALLS.keys() - {"merge_users", "merge_pets", "import_pets"}:  # They read first.
+        for service in CALLS.keys() - READ_FIRST:
             async with db.reading() as reader:
                 before = len(statements)
                 with pytest.raises(StorageError):
