@@ -266,8 +266,7 @@ def test_unloading_what_is_not_loaded_does_nothing() -> None:
         ({"DATABASE_URL": "ada:secret"}, "DATABASE_URL: not a database URL: expected driver://user:password@host/name"),
         (
             {"DATABASE_URL": "postgresql+pg8000://ada:secret@h/x"},
-            "DATABASE_URL: No module named 'pg8000'; use sqlite://, postgresql://, mariadb:// or mysql://, which choose"
-            " their driver",
+            "DATABASE_URL: postgresql+pg8000 is not an async driver: use postgresql+asyncpg",
         ),
         ({"SQLITE_SYNCHRONOUS": "OFF"}, "SQLITE_SYNCHRONOUS: Input should be 'NORMAL', 'FULL' or 'EXTRA'"),
     ],

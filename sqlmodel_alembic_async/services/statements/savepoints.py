@@ -15,7 +15,14 @@ from .execution import statement
 
 @asynccontextmanager
 async def savepoint(session: AsyncSession) -> AsyncIterator[AsyncSessionTransaction]:
-    """Run the block in a savepoint; roll back on an error, or if the caller rolls back what is yielded."""
+    """Run the block in a savepoint; roll back on an error, or if the caller rolls back what is yielded.
+
+    Raises:
+        StorageError: The session is read-only, as that of reading() is.
+
+    """
+    if (refuse_writes := getattr(session.sync_session, "refuse_writes", None)) is not None:
+        refuse_writes()
     async with statement(session):
         connection = await session.connection()
         driver: Any = (await connection.get_raw_connection()).driver_connection
