@@ -9,6 +9,7 @@ from secrets import token_hex
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ...models import Pet, Row, User
@@ -61,7 +62,7 @@ async def insert(
     """
     rows = sorted(rows, key=lambda row: str(row[key]))  # Transactions that lock in one order do not deadlock.
     dialect = dialect_of(session, model).name
-    # Nobody else can insert a key on SQLite, or, as upsert_writes.py has it, on MariaDB and MySQL at the second attempt.
+    # Nobody else can insert a key on SQLite, nor on MariaDB and MySQL after the query that locks.
     if not rows or dialect == "sqlite" or (is_retry and dialect != "postgresql"):
         return _by_key(key, rows, await unit_of_work.insert(session, model, rows))
     token = token_hex(16)  # No stored row has this name, so that only rows of this function are deleted.
@@ -100,10 +101,10 @@ def _written_over(connection: Any, table: sa.Table, claimed: set[int], deletion:
     ) -> tuple[Any, list[Values], Values]:
         if not isinstance(element, sa.Insert) or element.table is not table:
             return element, many, one
-        given = {row.get("id") for row in many or [one]}
+        given: set[Any] = {row.get("id") for row in many or [one]}
         if given <= claimed:
             element = _upsert(table, connection.dialect.name, (many or [one])[0].keys() - {"id"})
-        elif own := given & claimed:  # A listener added a row with an id: if that is stored, the INSERT must fail.
+        elif own := claimed & given:  # A listener added a row with an id: if that is stored, the INSERT must fail.
             connection.execute(deletion, _parameters(own))
         claimed.difference_update(given)
         return element, many, one
@@ -117,8 +118,6 @@ def _written_over(connection: Any, table: sa.Table, claimed: set[int], deletion:
 
 def _upsert(table: sa.Table, dialect: str, names: set[str]) -> Any:
     if dialect == "postgresql":
-        from sqlalchemy.dialects import postgresql
-
         insertion = postgresql.insert(table)
         values = {name: insertion.excluded[name] for name in sorted(names)}
         return insertion.on_conflict_do_update(index_elements=["id"], set_=values)
