@@ -12,7 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from ..errors import UserNotFoundError
 from ..import_report import Outcome
 from ..models import Pet, PetCreate, Row, User, UserCreate
-from .statements import execution, key_lookup, many_rows, one_row, prebuilt, row_locks, unit_of_work, upsert_writes
+from .statements import execution, key_lookup, many_rows, one_row, prebuilt, row_locks, unit_of_work, upsert_flushes
 from .statements.chunks import BATCH_SIZE, mapped
 from .statements.column_values import stamped
 from .statements.one_row import expect
@@ -172,8 +172,8 @@ async def _upsert_one(session: AsyncSession, model: type[Row], key: str, row: Gi
 async def _insert_one(session: AsyncSession, model: type[Row], key: str, row: Given, is_retry: bool) -> Row | None:
     values = stamped(row.all_values)
     if unit_of_work.is_heard(session, model, "insert"):
-        return (await upsert_writes.insert_by_flush(session, model, key, [values])).get(row.key)
-    written = await upsert_writes.write(session, model, key, [values], set(), is_retry=is_retry)
+        return (await upsert_flushes.insert(session, model, key, [values], is_retry=is_retry)).get(row.key)
+    written = await upsert_flushes.write(session, model, key, [values], set(), is_retry=is_retry)
     if not written:
         return None
     return one_row.persistent(session.sync_session, model, values | {"id": written[row.key], "archived_at": None})
@@ -205,7 +205,7 @@ async def _upsert_batch(session: AsyncSession, model: type[Row], key: str, batch
         changed = {name for planned in plans.values() for name in planned.changed}
         written: dict[str, int] = {}
         if values:
-            written = await upsert_writes.write(session, model, key, values, changed, is_retry=is_retry)
+            written = await upsert_flushes.write(session, model, key, values, changed, is_retry=is_retry)
         for value, planned in plans.items():
             if planned.values is None or value in written:
                 outcomes.update(planned.outcomes)

@@ -18,6 +18,7 @@ from ...row_validation import written_by_service
 from ...undo import remember
 from .chunks import SLICE
 from .execution import dialect_of, fetch_all, statement
+from .row_locks import lock_database
 
 Kind = Literal["insert", "update", "delete"]
 
@@ -124,6 +125,7 @@ async def delete(
     """Delete the rows that match the conditions; tell whether there were any."""
     if dialect_of(session, model).name in ("mysql", "mariadb"):
         conditions = tuple(map(_locking, conditions))
+    await lock_database(session, model)
     rows = await fetch_all(session, select(model).where(*conditions).with_for_update(), parameters)
     async with statement(session):
         for row in rows:
@@ -156,6 +158,7 @@ async def _locked(
     session: AsyncSession, model: type[Row], *conditions: sa.ColumnElement[bool], order: str = "id"
 ) -> list[Row]:
     # Lock as an UPDATE does. In PostgreSQL, rows that refer to a row by a foreign key need not wait for it.
+    await lock_database(session, model)
     query = select(model).where(*conditions).order_by(col(getattr(model, order))).with_for_update(key_share=True)
     return await fetch_all(session, query)
 

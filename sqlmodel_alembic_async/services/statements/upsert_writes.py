@@ -4,7 +4,6 @@ A row that another transaction inserted or changed since it was read is not writ
 """
 
 from functools import lru_cache
-from secrets import token_hex
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ...models import Row
 from ...undo import REMEMBERED, remember, remember_insert
-from . import key_lookup, many_rows, unit_of_work
+from . import key_lookup, many_rows
 from .execution import dialect_of, statement
 
 _BOOKKEEPING = {"name_key", "updated_at", "version"}
@@ -38,59 +37,6 @@ async def write(
 
     """
     rows = sorted(rows, key=lambda row: str(row[key]))  # Transactions that lock in one order do not deadlock.
-    stored: list[Values] = [row for row in rows if "id" in row]
-    new: list[Values] = [row for row in rows if "id" not in row]
-    is_update_heard = unit_of_work.is_heard(session, model, "update")
-    is_insert_heard = unit_of_work.is_heard(session, model, "insert")
-    written = await _update_by_flush(session, model, key, stored, changed) if is_update_heard else {}
-    if unheard := [row for row in rows if not (is_update_heard if "id" in row else is_insert_heard)]:
-        written |= await _write_by_statement(session, model, key, unheard, changed, is_retry)
-    if is_insert_heard:
-        inserted: dict[str, Any] = await insert_by_flush(session, model, key, new)
-        written |= {value: row.id for value, row in inserted.items()}
-    return written
-
-
-async def insert_by_flush(session: AsyncSession, model: type[Row], key: str, rows: list[Values]) -> dict[str, Row]:
-    """Insert the rows whose keys are not stored by a flush, which fires events; return them by key."""
-    new = rows
-    if rows and dialect_of(session, model).name != "sqlite":
-        ids = await _claim(session, model, key, rows)
-        new = [row | {"id": ids[row[key]]} for row in rows if row[key] in ids]
-    inserted = await unit_of_work.insert(session, model, new)
-    return {values[key]: row for values, row in zip(new, inserted, strict=True)}
-
-
-async def _claim(session: AsyncSession, model: type[Row], key: str, rows: list[Values]) -> dict[str, int]:
-    """Keep others from inserting these keys until the end of the transaction; return new ids for those not stored.
-
-    A flush that inserts a stored key would end the transaction, and fire events for a row that is not inserted. So rows
-    that only have the key are inserted and deleted before: another transaction that inserts the key then waits.
-    """
-    token = token_hex(16)  # No stored row has this name, so that only a row of this function is deleted.
-    blank = model(name=token).model_dump(exclude=_NOT_INSERTED) | {"name_key": token, "version": 1}
-    claims = [blank | {name: row[name] for name in (key, "created_at", "updated_at")} for row in rows]
-    claimed = await _write_by_statement(session, model, key, claims, set(), is_retry=False)
-    table: Any = sa.inspect(model).local_table
-    deletion = sa.delete(table).where(key_lookup.in_values(table.c.id), table.c.name == token)
-    async with statement(session):
-        await session.exec(deletion, params={"values": list(claimed.values())}, execution_options=REMEMBERED)
-    return claimed
-
-
-async def _update_by_flush(
-    session: AsyncSession, model: type[Row], key: str, rows: list[Values], changed: set[str]
-) -> dict[str, int]:
-    # Lock in the order of _write_by_statement(), which another transaction may use at the same time.
-    order = key if dialect_of(session, model).name == "postgresql" else "id"
-    in_order = sorted(rows, key=lambda row: row[order])
-    updated = await unit_of_work.update_versions(session, model, in_order, changed, order)
-    return {row[key]: row["id"] for row in rows if row["id"] in updated}
-
-
-async def _write_by_statement(
-    session: AsyncSession, model: type[Row], key: str, rows: list[Values], changed: set[str], is_retry: bool
-) -> dict[str, int]:
     versions = {row["id"]: row["version"] - 1 for row in rows if "id" in row}
     async with statement(session):
         remember(session.sync_session, model, versions)
