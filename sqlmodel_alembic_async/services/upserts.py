@@ -56,6 +56,7 @@ async def upsert_user(session: AsyncSession, data: UserCreate, *, by: UserKey = 
         ValidationError: `data` was changed to values that the shape refuses.
         ValueError: `data` has no value of the key, or `by` is not a key of users.
         TransactionConflictError: Another transaction holds a lock too long, or the two wait for each other.
+        StorageError: The session is read-only.
         DatabaseError: A statement failed.
 
     """
@@ -84,6 +85,7 @@ async def upsert_users(
         ValidationError: An item was changed to values that the shape refuses.
         ValueError: An item has no value of the key, or `by` is not a key of users.
         TransactionConflictError: Another transaction holds a lock too long, or the two wait for each other.
+        StorageError: The session is read-only.
         DatabaseError: A statement failed.
 
     """
@@ -112,6 +114,7 @@ async def upsert_pet(session: AsyncSession, data: PetCreate, *, by: PetKey = "ex
         ValidationError: `data` was changed to values that the shape refuses.
         ValueError: `data` has no value of the key, or `by` is not a key of pets.
         TransactionConflictError: Another transaction holds a lock too long, or the two wait for each other.
+        StorageError: The session is read-only.
         DatabaseError: A statement failed.
 
     """
@@ -144,6 +147,7 @@ async def upsert_pets(session: AsyncSession, pets: Iterable[PetCreate], *, by: P
         ValidationError: An item was changed to values that the shape refuses.
         ValueError: An item has no value of the key, or `by` is not a key of pets.
         TransactionConflictError: Another transaction holds a lock too long, or the two wait for each other.
+        StorageError: The session is read-only.
         DatabaseError: A statement failed.
 
     """
@@ -151,6 +155,7 @@ async def upsert_pets(session: AsyncSession, pets: Iterable[PetCreate], *, by: P
 
 
 async def _upsert_one(session: AsyncSession, model: type[Row], key: str, row: Given) -> tuple[Row, Outcome]:
+    execution.refuse_reader(session)
     await row_locks.lock_database(session, model)
     is_retry = False  # Whether another transaction was faster, so that the row is locked when it is read.
     while True:
@@ -182,6 +187,7 @@ async def _insert_one(session: AsyncSession, model: type[Row], key: str, row: Gi
 async def _upsert_many(
     session: AsyncSession, model: type[Row], shape: type[UserCreate] | type[PetCreate], rows: Iterable[Any], key: str
 ) -> UpsertReport:
+    execution.refuse_reader(session)
     await row_locks.lock_database(session, model)
     outcomes: Counter[Outcome] = Counter()
     remaining = iter(rows)

@@ -316,7 +316,11 @@ ELSEWHERE = {
     ("import_pets", "TransactionConflictError"): "test_import_conflicts.py",
     ("merge_users", "TransactionConflictError"): "test_concurrent_merges.py",
     **dict.fromkeys(
-        ((name, "TransactionConflictError") for name in ("upsert_pet", "upsert_pets", "upsert_user", "upsert_users")),
+        (
+            (name, error)
+            for name in ("upsert_pet", "upsert_pets", "upsert_user", "upsert_users")
+            for error in ("StorageError", "TransactionConflictError")
+        ),
         "test_upserts.py",
     ),
 }

@@ -608,3 +608,21 @@ async def test_an_update_by_other_services_goes_together(session: AsyncSession) 
     user, _ = await upsert_user(session, UserCreate(name="Ada", external_ref="S1"))
     assert user.id is not None
     assert (await update_user(session, user.id, UserUpdate(city="Rome"), expected_version=1)).version == 2
+
+
+@pytest.mark.parametrize("snapshot", [False, True])
+async def test_a_reader_refuses_an_upsert_before_any_statement(
+    db: Database, statements: Statements, snapshot: bool
+) -> None:
+    data = PetCreate(name="Rex", external_ref="p1")
+    async with db.transaction() as session:
+        await create_pet(session, data)
+    before = len(statements)
+
+    async with db.reading(snapshot=snapshot) as session:
+        with pytest.raises(StorageError):
+            await upsert_pet(session, data)
+        with pytest.raises(StorageError):
+            await upsert_pets(session, [data, PetCreate(name="Max", external_ref="p2")])
+
+    assert len(statements) == before

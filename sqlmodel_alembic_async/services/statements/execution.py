@@ -54,6 +54,12 @@ def _end_transaction(session: Session, cause: Exception) -> None:
             failed.rollback(_capture_exception=True)  # SQLAlchemy stores the handled exception as the cause.
 
 
+def refuse_reader(session: AsyncSession) -> None:
+    """Raise StorageError if the session is read-only, as that of reading() is."""
+    if (refuse_writes := getattr(session.sync_session, "refuse_writes", None)) is not None:
+        refuse_writes()
+
+
 def dialect_of(session: AsyncSession, model: type[Row]) -> sa.Dialect:
     """Return the dialect of the engine to which this session binds the table."""
     return session.get_bind(model).dialect

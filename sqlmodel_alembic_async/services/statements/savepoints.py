@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSessionTransaction
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from ...driver_errors import translated
-from .execution import statement
+from .execution import refuse_reader, statement
 
 
 @asynccontextmanager
@@ -21,8 +21,7 @@ async def savepoint(session: AsyncSession) -> AsyncIterator[AsyncSessionTransact
         StorageError: The session is read-only, as that of reading() is.
 
     """
-    if (refuse_writes := getattr(session.sync_session, "refuse_writes", None)) is not None:
-        refuse_writes()
+    refuse_reader(session)
     async with statement(session):
         connection = await session.connection()
         driver: Any = (await connection.get_raw_connection()).driver_connection
