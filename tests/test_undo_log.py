@@ -2,9 +2,10 @@
 
 import gc
 
+import pytest
 import sqlalchemy as sa
 
-from sqlmodel_alembic_async import AsyncSession, PetCreate, PetUpdate, create_pet, get_pet, update_pet
+from sqlmodel_alembic_async import AsyncSession, PetCreate, PetUpdate, create_pet, get_pet, undo_log, update_pet
 from sqlmodel_alembic_async.undo_log import MAX_KEYS, UndoLog, columns, restore, state_of, stored_values
 
 
@@ -65,3 +66,32 @@ async def test_a_row_that_is_gone_is_not_restored(session: AsyncSession) -> None
     del pet
     gc.collect()
     assert not restore(session.sync_session, state, {"name": "Rex"})
+
+
+async def test_the_first_values_of_a_row_are_kept_beyond_the_limit_of_keys(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(undo_log, "MAX_KEYS", 0)
+    pet = await create_pet(session, PetCreate(name="Rex"))
+
+    async with session.begin_nested() as savepoint:
+        await update_pet(session, pet.id, PetUpdate(name="Max"))
+        await update_pet(session, pet.id, PetUpdate(name="Tom"))
+        await savepoint.rollback()
+
+    assert (pet.name, pet.version) == ("Rex", 1)
+
+
+async def test_a_row_that_was_loaded_after_a_change_beyond_the_limit_of_keys_is_expired(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(undo_log, "MAX_KEYS", 0)
+    pet_id = (await create_pet(session, PetCreate(name="Rex"))).id
+    await session.commit()
+    session.expunge_all()
+
+    async with session.begin_nested() as savepoint:
+        pet = await update_pet(session, pet_id, PetUpdate(name="Max"))
+        await savepoint.rollback()
+
+    assert "name" in sa.inspect(pet).expired_attributes
