@@ -14,19 +14,10 @@ from sqlmodel import Session
 from .prompt_changes import Changes
 from .sessions import AsyncSession
 
-_WAITING: tuple[str, ...] = (
-    "exec",
-    "execute",
-    "scalars",
-    "scalar",
-    "get",
-    "refresh",
-    "merge",
-    "flush",
-    "connection",
-    "begin_nested",
+_WAITING = (
+    *("exec", "execute", "scalars", "scalar", "get", "refresh", "merge", "flush", "connection", "begin_nested"),
+    *("commit", "rollback", "close", "reset", "invalidate"),
 )
-_WAITING += ("commit", "rollback", "close", "reset", "invalidate")
 
 
 class _WaitingSession(Session):

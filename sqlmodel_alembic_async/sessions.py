@@ -198,8 +198,6 @@ class StatementSession(AsyncSession):
 class ReadOnlySession(Session):
     """A session that raises StorageError for a write or a SELECT … FOR UPDATE, before it sends any SQL."""
 
-    is_read_only = True
-
     def refuse_writes(self) -> NoReturn:
         """Raise StorageError, for a service that would write."""
         raise StorageError(_IS_READ_ONLY)

@@ -54,10 +54,15 @@ def _end_transaction(session: Session, cause: Exception) -> None:
             failed.rollback(_capture_exception=True)  # SQLAlchemy stores the handled exception as the cause.
 
 
+def is_reader(session: AsyncSession) -> bool:
+    """Return whether the session is read-only, as that of reading() is."""
+    return hasattr(session.sync_session, "refuse_writes")
+
+
 def refuse_reader(session: AsyncSession) -> None:
     """Raise StorageError if the session is read-only, as that of reading() is."""
-    if (refuse_writes := getattr(session.sync_session, "refuse_writes", None)) is not None:
-        refuse_writes()
+    if is_reader(session):
+        session.sync_session.refuse_writes()  # type: ignore[attr-defined]  # of ReadOnlySession
 
 
 def dialect_of(session: AsyncSession, model: type[Row]) -> sa.Dialect:

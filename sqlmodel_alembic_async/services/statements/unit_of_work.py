@@ -17,7 +17,7 @@ from ...models import Pet, Row, User
 from ...row_validation import written_by_service
 from ...undo import remember
 from .chunks import SLICE
-from .execution import dialect_of, fetch_all, statement
+from .execution import dialect_of, fetch_all, is_reader, statement
 from .row_locks import lock_database
 
 Kind = Literal["insert", "update", "delete"]
@@ -43,8 +43,7 @@ def is_heard(session: AsyncSession, model: type[Row], kind: Kind) -> bool:
         or of_session.after_flush
         or of_session.after_flush_postexec
     )
-    # A read-only session refuses the statement, before any SQL.
-    return bool(is_heard) and not getattr(session.sync_session, "is_read_only", False)
+    return bool(is_heard) and not is_reader(session)  # A reader refuses the statement, before any SQL.
 
 
 async def insert(session: AsyncSession, model: type[Row], values: list[dict[str, Any]]) -> list[Row]:

@@ -62,7 +62,7 @@ async def insert(
     """
     rows = sorted(rows, key=lambda row: str(row[key]))  # Transactions that lock in one order do not deadlock.
     dialect = dialect_of(session, model).name
-    # Nobody else can insert a key on SQLite, nor on MariaDB and MySQL after the query that locks.
+    # On SQLite, and on MariaDB and MySQL after a query that locks, no other transaction can insert one of these keys.
     if not rows or dialect == "sqlite" or (is_retry and dialect != "postgresql"):
         return _by_key(key, rows, await unit_of_work.insert(session, model, rows))
     token = token_hex(16)  # No stored row has this name, so that only rows of this function are deleted.

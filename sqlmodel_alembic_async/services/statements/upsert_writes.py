@@ -139,7 +139,8 @@ async def _write_on_mysql(
     new: list[Values] = [row for row in rows if "id" not in row]
     written: dict[str, int] = {}
     if is_retry:
-        # Nobody else can insert a key now. The INSERT below would not tell that another unique value is taken.
+        # The locks keep other transactions from inserting these keys, so a plain INSERT is enough. Unlike the statement
+        # below, it raises an error if another unique value is taken.
         values = [{name: value for name, value in row.items() if name not in _NOT_INSERTED} for row in new]
         ids = await many_rows.insert_returning_ids(session, model, values)
         written = {row[key]: row_id for row, row_id in zip(new, ids, strict=True)}
