@@ -14,9 +14,8 @@ _REQUIREMENT = re.compile(r"(?P<name>[\w-]+)(?:\[\w+\])? >=(?P<floor>[\w.]+)")
 def floors() -> list[str]:
     project = tomllib.loads(_PYPROJECT.read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    requirements = project["dependencies"] + [
-        requirement for name in ("postgresql", "mysql", "progress", "shell") for requirement in extras[name]
-    ]
+    needed = [name for name in extras if name not in ("all", "benchmark", "test")]
+    requirements = project["dependencies"] + [requirement for name in needed for requirement in extras[name]]
     return [f"{match['name']}=={match['floor']}" for match in map(_REQUIREMENT.match, requirements) if match]
 
 

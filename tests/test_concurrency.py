@@ -205,17 +205,19 @@ async def test_a_transaction_that_waits_for_another_one_is_interrupted_at_once(d
 
     async with db.transaction() as session:
         await update_pet(session, pet.id, PetUpdate(name="Changed"))
-        began = time.perf_counter()
+        returned = []
         for _ in range(3):
+            began = time.perf_counter()
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.05):
                     await asyncio.create_task(write("never"))  # A task has one transaction at a time.
-        returned = time.perf_counter() - began
+            returned.append(time.perf_counter() - began)
     began = time.perf_counter()
     await write("red")
     wrote = time.perf_counter() - began
 
-    assert returned < 3 * (0.05 + cancels.PROMPT)
+    # A busy machine may hold up one round; a lock that is waited for holds up each.
+    assert sorted(returned)[1] < 0.05 + cancels.PROMPT
     assert wrote < cancels.PROMPT
     async with db.reading() as session:
         pet = await get_pet(session, pet.id)

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel_alembic_async import Database
 
 from ...stress import cancels, interruptions
+from ..connections import run_program
 
 on_servers = pytest.mark.parametrize("engine_name", ["postgresql", "mariadb"], indirect=True)
 
@@ -28,6 +29,21 @@ async def test_an_interruption_at_any_moment_leaves_nothing_behind(migrated_url:
     assert report.counts["units"] == 80
     async with Database(migrated_url) as db, db.transaction() as session:
         await (await session.connection()).exec_driver_sql("DELETE FROM pet")
+
+
+IN_UVLOOP = """
+import sys, uvloop
+from sqlalchemy.engine import make_url
+from tests.stress import interruptions
+
+report = uvloop.run(interruptions.interrupt(make_url(sys.argv[1]), sys.argv[2], rounds=40))
+print(report.counts["units"], report.broken)
+"""
+
+
+@pytest.mark.parametrize("how", interruptions.HOWS)
+def test_an_interruption_in_uvloop_leaves_nothing_behind(migrated_url: URL, how: str) -> None:
+    assert run_program(IN_UVLOOP, migrated_url, how) == "80 []\n"
 
 
 @on_servers
