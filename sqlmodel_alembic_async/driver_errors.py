@@ -63,7 +63,9 @@ def translated(*others: type[Exception]) -> Iterator[None]:
     kinds: tuple[type[Exception], ...] = (SQLAlchemyError, *others)
     try:
         yield
-    except kinds as error:
+    except Exception as error:
+        if not isinstance(error, kinds) and not (OSError in others and _is_asyncpgs(error)):
+            raise
         original = _original_error(error)
         if (known := translate(original)) is not None:
             raise known from cause_of(error)
@@ -119,7 +121,15 @@ def translate(error: BaseException) -> PetManagementError | None:
         return InvalidValueError()  # A column type refused the value, such as a naive datetime.
     if isinstance(error, OSError):
         return _translate_code(error, error_codes.code_of(error), "")
+    if _is_asyncpgs(error):
+        code = error_codes.code_of(error)
+        return _translate_code(error, code, "") if code else DatabaseUnavailableError("the connection was lost")
     return None
+
+
+def _is_asyncpgs(error: BaseException) -> bool:
+    """Return whether this is asyncpg's own error: SQLAlchemy wraps none while it prepares a new connection."""
+    return type(error).__module__.partition(".")[0] == "asyncpg"
 
 
 def _translate_driver_error(error: DBAPIError) -> PetManagementError:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, WithJsonSchema
 
 NAME_LENGTH = 100
 NAME_KEY_LENGTH = 300  # Folding may lengthen a name; a longer key would not fit every engine's index.
@@ -25,7 +25,7 @@ COLOR_LENGTH = 50
 MICROCHIP_LENGTH = 15
 NOTES_LENGTH = 1_000_000  # A quarter of MariaDB's default max_allowed_packet.
 
-_INTEGER_MAX = 2**31 - 1
+INTEGER_MAX = 2**31 - 1
 # Each day begins first there: a date that one process has stored must not be in the future for another.
 _FIRST_ZONE = timezone(timedelta(hours=14))
 # Most addresses match; only for the others is email_validator imported and called.
@@ -163,26 +163,31 @@ def _aware(value: datetime) -> datetime:
         raise ValueError("must be a time that can be converted to UTC") from None
 
 
-Name = Annotated[str, Strict(), AfterValidator(_name)]
-Email = Annotated[str, Strict(), AfterValidator(_email)]
-Phone = Annotated[str, Strict(), AfterValidator(_phone)]
-Address = Annotated[str, Strict(), AfterValidator(_line(ADDRESS_LENGTH))]
-City = Annotated[str, Strict(), AfterValidator(_line(CITY_LENGTH))]
-PostalCode = Annotated[str, Strict(), AfterValidator(_line(POSTAL_CODE_LENGTH))]
-Notes = Annotated[str, Strict(), AfterValidator(_notes)]
-ExternalRef = Annotated[str, Strict(), AfterValidator(_line(EXTERNAL_REF_LENGTH))]
-Species = Annotated[str, Strict(), AfterValidator(_species)]
-Breed = Annotated[str, Strict(), AfterValidator(_line(BREED_LENGTH))]
-Color = Annotated[str, Strict(), AfterValidator(_line(COLOR_LENGTH))]
-Microchip = Annotated[str, Strict(), AfterValidator(_microchip)]
+def _length(maximum: int, minimum: int = 0) -> WithJsonSchema:
+    """Document the length of a text; it is checked when the text has been trimmed."""
+    return WithJsonSchema({"type": "string", "maxLength": maximum} | ({"minLength": minimum} if minimum else {}))
+
+
+Name = Annotated[str, Strict(), AfterValidator(_name), _length(NAME_LENGTH, 1)]
+Email = Annotated[str, Strict(), AfterValidator(_email), _length(EMAIL_LENGTH)]
+Phone = Annotated[str, Strict(), AfterValidator(_phone), _length(PHONE_LENGTH)]
+Address = Annotated[str, Strict(), AfterValidator(_line(ADDRESS_LENGTH)), _length(ADDRESS_LENGTH)]
+City = Annotated[str, Strict(), AfterValidator(_line(CITY_LENGTH)), _length(CITY_LENGTH)]
+PostalCode = Annotated[str, Strict(), AfterValidator(_line(POSTAL_CODE_LENGTH)), _length(POSTAL_CODE_LENGTH)]
+Notes = Annotated[str, Strict(), AfterValidator(_notes), _length(NOTES_LENGTH)]
+ExternalRef = Annotated[str, Strict(), AfterValidator(_line(EXTERNAL_REF_LENGTH)), _length(EXTERNAL_REF_LENGTH)]
+Species = Annotated[str, Strict(), AfterValidator(_species), _length(SPECIES_LENGTH)]
+Breed = Annotated[str, Strict(), AfterValidator(_line(BREED_LENGTH)), _length(BREED_LENGTH)]
+Color = Annotated[str, Strict(), AfterValidator(_line(COLOR_LENGTH)), _length(COLOR_LENGTH)]
+Microchip = Annotated[str, Strict(), AfterValidator(_microchip), _length(NAME_LENGTH)]
 SearchText = Annotated[str, Strict(), AfterValidator(_search)]
 
 Sex = Literal["male", "female", "unknown"]
 Status = Literal["active", "missing", "deceased"]
 Flag = Annotated[bool, Strict()]
-Id = Annotated[int, Strict(), Field(ge=1, le=_INTEGER_MAX)]
-Version = Annotated[int, Strict(), Field(ge=1, le=_INTEGER_MAX)]
-Grams = Annotated[int, Strict(), Field(ge=1, le=_INTEGER_MAX)]
+Id = Annotated[int, Strict(), Field(ge=1, le=INTEGER_MAX)]
+Version = Annotated[int, Strict(), Field(ge=1, le=INTEGER_MAX)]
+Grams = Annotated[int, Strict(), Field(ge=1, le=INTEGER_MAX)]
 Date = Annotated[date, Strict(), BeforeValidator(_iso_date)]
 PastDate = Annotated[Date, AfterValidator(_not_in_the_future)]
 Moment = Annotated[datetime, Strict(), AfterValidator(_aware)]
@@ -192,4 +197,4 @@ def is_id(value: object) -> bool:
     """Return whether the value is in the range of ids and versions; raise TypeError if it is not an integer."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"expected an int, not {type(value).__name__}")
-    return 1 <= value <= _INTEGER_MAX
+    return 1 <= value <= INTEGER_MAX

@@ -97,8 +97,9 @@ def _required(chip: str | None) -> str:
     return chip
 
 
+MicrochipNumber = Annotated[Microchip, AfterValidator(_required)]
 _MICROCHIP: TypeAdapter[str] = TypeAdapter(
-    Annotated[Microchip, AfterValidator(_required)],
+    MicrochipNumber,
     config=ConfigDict(title="microchip", hide_input_in_errors=True, defer_build=True),
 )
 

@@ -108,6 +108,11 @@ def head() -> str | None:
     return ScriptDirectory.from_config(_config()).get_current_head()
 
 
+def known_revisions() -> set[str]:
+    """Return every revision of this version of the package."""
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
 def include_name(name: str | None, type_: str, parent_names: Mapping[Any, str | None]) -> bool:
     """Leave this package's tables to this package, in an application's own `context.configure(include_name=...)`.
 
@@ -183,17 +188,13 @@ async def _run(database: Database, alembic_command: Callable[[Config, str], None
 
 
 def _migration_error(connection: sa.Connection, revision: str, error: CommandError) -> Exception:
-    known = _known_revisions()
+    known = known_revisions()
     if unknown := [revision for revision in _stored_revisions(connection) if revision not in known]:
         return DatabaseError(
             f"the database is at revision {', '.join(unknown)}, which this version of the package does not know:"
             " a newer version migrated the database, install that version"
         )
     return ValueError(f"cannot migrate to {revision!r}: {error}")
-
-
-def _known_revisions() -> set[str]:
-    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
 
 
 def _config() -> Config:
@@ -227,4 +228,4 @@ def _can_be_revision(stored: object) -> bool:
     """Return whether Alembic can update this value: not "head" or an abbreviation, although Alembic reads them."""
     if not isinstance(stored, str) or stored in ("base", "head", "heads"):
         return False
-    return not any(revision.startswith(stored) for revision in _known_revisions() - {stored})
+    return not any(revision.startswith(stored) for revision in known_revisions() - {stored})

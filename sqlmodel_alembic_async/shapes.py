@@ -185,8 +185,19 @@ class PetCreate(_Shape, _PetFields):
     """
 
 
+def _leave_defaults_out(schema: dict[str, Any]) -> None:
+    """Remove null, which would clear the field, as the default of a field that an omission leaves as it is."""
+    for field in schema["properties"].values():
+        del field["default"]
+
+
+_UPDATE: Any = ConfigDict(json_schema_extra=_leave_defaults_out)
+
+
 class UserUpdate(_Shape, _UserFields):
     """Changes of a user: an omitted field stays, None clears it. The fields are those of UserCreate."""
+
+    model_config = _UPDATE
 
     name: f.Name = Field(default=None)
 
@@ -196,6 +207,8 @@ class PetUpdate(_Shape, _PetRemarks, _PetDescription, _PetName):
 
     The owner and `acquired_on` are not among them: transfer_pet() changes both together.
     """
+
+    model_config = _UPDATE
 
     name: f.Name = Field(default=None)
     sex: f.Sex = Field(default=None)

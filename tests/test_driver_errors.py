@@ -3,6 +3,7 @@
 import traceback
 from contextlib import suppress
 
+import asyncpg
 import pytest
 from pydantic import ValidationError
 from sqlalchemy import bindparam, text
@@ -47,7 +48,7 @@ from sqlmodel_alembic_async import (
     list_pets,
     update_pet,
 )
-from sqlmodel_alembic_async.driver_errors import committing, translate, translated
+from sqlmodel_alembic_async.driver_errors import DriverError, committing, translate, translated
 
 
 class Driver(Exception):  # noqa: N818  # it plays the part of any driver's
@@ -454,3 +455,12 @@ async def test_a_reader_that_cannot_write_any_more_is_told_to_roll_back_first(db
         await session.rollback()
         await create_pet(session, PetCreate(name="Rex"))
         await session.commit()
+
+
+def test_an_error_of_asyncpg_itself_is_translated_where_a_connection_may_be_opened() -> None:
+    for error in (asyncpg.InterfaceError("connection is closed"), asyncpg.AdminShutdownError("shut down")):
+        with pytest.raises(DatabaseUnavailableError) as lost, translated(OSError):
+            raise error
+        assert isinstance(lost.value.__cause__, DriverError)
+        with pytest.raises(type(error)), translated():  # The application's own use of asyncpg.
+            raise error

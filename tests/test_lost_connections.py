@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 from sqlalchemy import event
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
 
 from sqlmodel_alembic_async import (
     AsyncSession,
@@ -566,3 +566,41 @@ async def test_what_is_acknowledged_is_in_however_often_the_connections_are_lost
     assert acknowledged <= set(rows)
     assert not refused & set(rows)
     assert {rows.count(name) for name in rows} == {2}
+
+
+@pytest.mark.parametrize("answers", [1, 2, 3, 4, 6])
+async def test_a_connection_that_is_lost_while_it_is_opened_is_unavailable(migrated_url: URL, answers: int) -> None:
+    server_port = make_url(migrated_url).port or {"postgresql": 5432}.get(migrated_url.get_backend_name(), 3306)
+
+    async def serve(client_reader: asyncio.StreamReader, client_writer: asyncio.StreamWriter) -> None:
+        reader, writer = await asyncio.open_connection(migrated_url.host, server_port)
+
+        async def ask() -> None:
+            while question := await client_reader.read(65536):
+                writer.write(question)
+
+        asking = asyncio.ensure_future(ask())
+        for _ in range(answers):
+            client_writer.write(await reader.read(65536))
+            await client_writer.drain()
+        client_writer.transport.abort()
+        writer.transport.abort()
+        await asyncio.wait([asking])
+        asking.exception()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    query = {"sslmode": "disable"} if migrated_url.get_backend_name() == "postgresql" else {}
+    outcomes = []
+    async with listener, Database(migrated_url.set(host="127.0.0.1", port=port).update_query_dict(query)) as db:
+        for opened in (db.reading, db.transaction):
+            try:
+                async with opened() as session:
+                    await count_pets(session)
+            except DatabaseUnavailableError:
+                outcomes.append("unavailable")
+            else:
+                outcomes.append("answered")
+
+    assert set(outcomes) <= {"unavailable", "answered"}
+    assert answers > 2 or outcomes == ["unavailable", "unavailable"]

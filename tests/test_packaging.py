@@ -66,6 +66,8 @@ ROOMS = {
     "prompt_changes": set(),
     "prompt_session": {"prompt_changes", "sessions"},
     "ipython": {"databases", "migrations", "prompt_session", "start_errors"},
+    "fastapi": {"import_report", "errors", "fields", "models", "public_shapes", "microchips", "databases", "migrations"}
+    | {"services", "services.statements", "services.duplicates", "services.csv_files"},
 }
 
 FIRST_STEPS = """

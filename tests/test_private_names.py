@@ -70,6 +70,7 @@ PRIVATE: dict[str, tuple[Callable[[], bool], str]] = {
         "a failure to connect lets the next task try",
     ),
     "_do_get": (has(QueuePool, "_do_get"), "each event loop has connections of its own"),
+    "_max_overflow": (source("_max_overflow", QueuePool), "a task waits before it opens one more reader of SQLite"),
     "_overflow_lock": (
         source("_overflow_lock", QueuePool),
         "a child process must not wait for its parent's lock",

@@ -9,7 +9,7 @@ from textwrap import indent
 
 import pytest
 
-from .test_docs import EXAMPLES, PROJECT, examples_of, name_of
+from .test_docs import EXAMPLES, PROJECT, examples_of, files_of, name_of
 
 CONSUMER = PROJECT / "tests" / "consumer.py"
 
@@ -35,7 +35,7 @@ def is_module(code: str) -> bool:
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The blocks of the pages, each in a file of its own that is named after its page."""
+    """The blocks of the pages, each in a file of its own that is named after its page, and the programs of a page."""
     folder = tmp_path_factory.mktemp("examples")
     written = []
     for page in EXAMPLES:
@@ -44,6 +44,10 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             file = folder / f"{name_of(page).replace('/', '_').removesuffix('.md')}_{number}.py"
             file.write_text(HEADER + (code if is_module(code) else COROUTINE + indent(code, "    ")), encoding="utf-8")
             written.append(file)
+    for name, program in files_of(PROJECT / "docs" / "fastapi.md").items():
+        file = folder / Path(name).name
+        file.write_text(program.code, encoding="utf-8")
+        written.append(file)
     assert len(written) > 20
     return written
 

@@ -11,7 +11,7 @@ from . import servers, sqlite
 from .begin_mode import BEGIN
 from .commit_guard import refuse_partial_commits
 from .echo import Echo, follow_echo, get_echo, set_echo
-from .pools import ReadWritePool, SQLitePool, use_subpool, with_options
+from .pools import FewReadersPool, ReadWritePool, SQLitePool, use_subpool, with_options
 from .task_guard import refuse_concurrent_tasks
 
 __all__ = [
@@ -34,6 +34,7 @@ _ASYNC_DRIVERS = {
     "mysql": "mysql+asyncmy",
     "mariadb": "mariadb+asyncmy",
 }
+_SIZES = {"pool_size", "max_overflow"}
 _EXTRAS = {"asyncpg": "postgresql", "asyncmy": "mysql"}
 
 
@@ -85,16 +86,18 @@ def create_engine(url: str | URL, **options: Any) -> AsyncEngine:
     echo: Echo = options.pop("echo", False)
     preparations = {name: options.pop(name) for name in ("synchronous", "lock_timeout") if name in options}
     # Parameters contain personal data, which must not appear in logs and error messages.
-    defaults = {
-        "hide_parameters": True,
-        "poolclass": SQLitePool if driver == "aiosqlite" else ReadWritePool,
-        "skip_autocommit_rollback": driver != "aiosqlite",
-    }
-    if driver == "aiosqlite" and "poolclass" not in options:
-        defaults["pool_timeout"] = sqlite.LOCK_TIMEOUT
+    defaults = {"hide_parameters": True, "skip_autocommit_rollback": driver != "aiosqlite"}
+    if "poolclass" not in options:
+        defaults |= _pool_options(driver, is_sized=not _SIZES.isdisjoint(options))
     engine = prepare(create_async_engine(url, **(defaults | options)), **preparations)
     set_echo(engine.sync_engine, echo)
     return engine
+
+
+def _pool_options(driver: str, *, is_sized: bool) -> dict[str, Any]:
+    if driver != "aiosqlite":
+        return {"poolclass": ReadWritePool}
+    return {"poolclass": SQLitePool if is_sized else FewReadersPool, "pool_timeout": sqlite.LOCK_TIMEOUT}
 
 
 def _refuse_other_drivers(url: URL) -> None:

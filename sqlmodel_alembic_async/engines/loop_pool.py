@@ -5,12 +5,14 @@ import logging
 import os
 import threading
 import time
+from contextlib import suppress
 from typing import Any, Literal
 
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import await_
 from sqlalchemy.util.concurrency import in_greenlet
+from sqlalchemy.util.queue import Empty
 
 from . import forks
 from .driver_connections import socket_fd, terminate
@@ -31,10 +33,12 @@ class LoopPool(AsyncAdaptedQueuePool):
     Attributes:
         connections_outlive_loops: When an event loop ends, its idle connections move to another loop's share instead of
             being closed.
+        patience: Seconds that a task waits before it opens a connection beyond `pool_size`.
 
     """
 
     connections_outlive_loops = False
+    patience = 0.0
 
     _shares: dict[asyncio.AbstractEventLoop | None, Share]
     _is_disposed = False
@@ -79,7 +83,7 @@ class LoopPool(AsyncAdaptedQueuePool):
             share.loop_end_hook = share.close_when_loop_ends()
             await_(anext(share.loop_end_hook))
         try:
-            record: Any = super()._do_get()
+            record: Any = self._get(share)
         except BaseException:
             # A task that was cancelled while it received a connection has put it back; a retired share closes it.
             if share.is_retired and share.loop is not None:
@@ -94,6 +98,12 @@ class LoopPool(AsyncAdaptedQueuePool):
         record.record_info[_SHARE] = share
         share.checked_out.add(record)
         return record
+
+    def _get(self, share: Share) -> Any:
+        if self.patience and 0 <= share.overflow < self._max_overflow:
+            with suppress(Empty):
+                return share.idle.get(timeout=self.patience)
+        return super()._do_get()
 
     def _do_return_conn(self, record: Any) -> None:
         share: Share = record.record_info[_SHARE]

@@ -1,6 +1,6 @@
 """Connection pools with subpools: one for readers, and on SQLite one for writers."""
 
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -20,6 +20,9 @@ class WriterTimeoutError(PoolTimeoutError):
 class ReadWritePool(LoopPool):
     """The pool of plain sessions and transactions, with the subpool `reader`."""
 
+    reader_class = LoopPool
+    reader_options: ClassVar[dict[str, int]] = {}
+
     def __init__(self, creator: Any, **options: Any) -> None:
         super().__init__(creator, **options)
 
@@ -27,7 +30,7 @@ class ReadWritePool(LoopPool):
             record.info[IS_READER] = True
             return self._invoke_creator(record)
 
-        self.reader = LoopPool(create_reader, **options)
+        self.reader = self.reader_class(create_reader, **options | self.reader_options)
         self._adopt(self.reader)
 
     def _adopt(self, subpool: LoopPool) -> None:
@@ -38,6 +41,10 @@ class ReadWritePool(LoopPool):
         """Close all idle connections of the pool and of its subpools."""
         super().dispose()
         self.reader.dispose()
+
+
+class _PatientPool(LoopPool):
+    patience = 0.25
 
 
 class SQLitePool(ReadWritePool):
@@ -67,6 +74,18 @@ class SQLitePool(ReadWritePool):
         """Close all idle connections of the pool and of its subpools."""
         super().dispose()
         self.writer.dispose()
+
+
+class FewReadersPool(SQLitePool):
+    """An SQLitePool that has few readers unless these are slow.
+
+    The threads of many connections contend for Python's global lock: with 15 readers a list costs several times the CPU
+    time. A task that has waited for a while opens one more connection, so that short statements need not wait for the
+    end of the slow ones.
+    """
+
+    reader_class = _PatientPool
+    reader_options: ClassVar[dict[str, int]] = {"pool_size": 3, "max_overflow": 12}
 
 
 class _WriterPool(LoopPool):

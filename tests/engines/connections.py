@@ -26,10 +26,10 @@ def is_open(connection: Any) -> bool:
     return not connection.is_closed() if hasattr(connection, "is_closed") else bool(connection.connected)
 
 
-def run_program(program: str, url: URL) -> str:
+def run_program(program: str, url: URL, *arguments: str) -> str:
     command = [sys.executable, "-W", "error", "-W", "ignore:This process:DeprecationWarning", "-c", program]
     ended = subprocess.run(
-        [*command, url.render_as_string(hide_password=False)],
+        [*command, url.render_as_string(hide_password=False), *arguments],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -87,6 +88,63 @@ async def test_every_lane_has_connections_of_its_own(db: Database) -> None:
         lent = [each.checkedout() for each in pools]
     assert lent == ([1, 1, 1] if isinstance(pool, SQLitePool) else [2, 1])
     assert checked_out(db) == 0
+
+
+# Sizes.
+
+
+@on_sqlite
+async def test_a_task_waits_for_a_reader_of_sqlite_before_it_opens_one_more(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool: Any = db.engine.pool
+    monkeypatch.setattr(type(pool.reader), "patience", 60)
+    opened: list[Any] = []
+    event.listen(db.engine.sync_engine, "connect", lambda connection, record: opened.append(connection))
+
+    async def read() -> int:
+        async with db.reading() as session:
+            return await count_pets(session)
+
+    async with asyncio.timeout(30):
+        assert await asyncio.gather(*(read() for _ in range(20))) == [0] * 20
+
+    assert len(opened) == 3
+
+
+@on_sqlite
+async def test_short_reads_do_not_wait_for_the_end_of_slow_ones(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool: Any = db.engine.pool
+    monkeypatch.setattr(type(pool.reader), "patience", 0.01)
+
+    async with asyncio.timeout(30), AsyncExitStack() as slow:
+        for _ in range(15):
+            await slow.enter_async_context(db.reading())
+        assert pool.reader.checkedout() == 15
+
+    assert pool.reader.checkedin() == pool.reader.size() < 15
+
+
+@on_sqlite
+async def test_a_disposed_pool_still_has_few_readers(db: Database) -> None:
+    before: Any = db.engine.pool
+    await db.dispose()
+    after: Any = db.engine.pool
+
+    assert after is not before
+    assert (after.reader.size(), after.reader.patience) == (3, 0.25)
+
+
+@pytest.mark.parametrize("sizes", [{"pool_size": 2}, {"max_overflow": 1}, {"pool_size": 1, "max_overflow": 2}])
+async def test_the_sizes_that_an_application_gives_apply_to_readers_and_to_plain_sessions(
+    db: Database, sizes: dict[str, int]
+) -> None:
+    async with Database(db.url, **sizes) as sized:
+        pool: Any = sized.engine.pool
+        expected = sizes.get("pool_size", 5), sizes.get("max_overflow", 10)
+
+        for each in (pool, pool.reader):
+            assert (each.size(), each._max_overflow, each.patience) == (*expected, 0)
 
 
 # Engines with a pool class of their own.

@@ -80,6 +80,7 @@ async def _import(
     session: AsyncSession, file: ImportedFile, *, keep_going: bool, dry_run: bool, progress: Progress
 ) -> ImportReport:
     work = BatchImport(session, file)
+    file.report.dry_run = dry_run
     await file.build_key_index(count_rows=progress is True)
     with _progress_callback(progress, file.key_index.row_count) as show_progress:
         async with savepoint(session) as transaction:
@@ -93,7 +94,6 @@ async def _import(
                 await transaction.rollback()
     if not dry_run:
         await work.refresh_session()
-    file.report.dry_run = dry_run
     return file.report
 
 

@@ -29,7 +29,7 @@ OrderBy = Literal["name", "-name", "created_at", "-created_at", "updated_at", "-
 Load = Callable[[AsyncSession, list[Row]], Awaitable[None]]
 
 MAX_LIMIT = 1000
-_MAX_OFFSET = 2**31 - 1
+MAX_OFFSET = 2**31 - 1
 _CHECKSUM_BYTES = 6
 
 
@@ -75,7 +75,7 @@ async def fetch_page(
     `load` loads what the rows of the page refer to.
     """
     _check_number("limit", limit, 1, MAX_LIMIT)
-    _check_number("offset", offset, 0, _MAX_OFFSET)
+    _check_number("offset", offset, 0, MAX_OFFSET)
     if order_by not in get_args(OrderBy):
         raise ValueError(f"order_by must be one of {', '.join(get_args(OrderBy))}")
     order = _order(model, order_by)

@@ -1,0 +1,1 @@
+"""The router for FastAPI, called in the process and served by uvicorn."""
