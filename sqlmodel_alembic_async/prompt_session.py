@@ -83,7 +83,7 @@ class PromptSession:
         In a running event loop, which is a notebook's, a task of that loop ends it.
         """
         # A notebook has no result of an interrupted cell.
-        error = KeyboardInterrupt() if result is None else result.error_in_exec
+        error = KeyboardInterrupt() if result is None else result.error_in_exec or result.error_before_exec
         loop = event_loop()
         if isinstance(error, KeyboardInterrupt) and not loop.is_running():
             loop.run_until_complete(self._cancel_tasks())

@@ -4,9 +4,9 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from types import SimpleNamespace
 
 import pytest
+from IPython.core.interactiveshell import ExecutionResult
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlmodel import col, select
@@ -40,6 +40,13 @@ def interrupts() -> Iterator[None]:
     signal.signal(signal.SIGINT, previous)
 
 
+def ended(error: BaseException | None = None, seen: str = "error_in_exec") -> ExecutionResult:
+    """Return how IPython tells that a cell has ended."""
+    result = ExecutionResult(None)
+    setattr(result, seen, error)
+    return result
+
+
 class Prompt(PromptSession):
     """Runs a coroutine as a notebook runs a cell: in an event loop that goes on."""
 
@@ -51,7 +58,7 @@ class Prompt(PromptSession):
                 await asyncio.ensure_future(each)
         except Exception as raised:
             error = raised
-        self.after_cell(SimpleNamespace(error_in_exec=error))
+        self.after_cell(ended(error))
         if (ending := self.session.sync_session.ending) is not None:  # type: ignore[attr-defined]  # of this session
             await ending
         return error
@@ -249,12 +256,12 @@ async def test_the_next_cell_waits_until_the_transaction_of_the_last_one_has_end
     for _ in range(20):
         prompt.before_cell()
         await asyncio.ensure_future(count_pets(session))
-        prompt.after_cell(SimpleNamespace(error_in_exec=None))
+        prompt.after_cell(ended())
         await asyncio.sleep(0)
 
         prompt.before_cell()
         assert await count_pets(session) == 0
-        prompt.after_cell(SimpleNamespace(error_in_exec=None))
+        prompt.after_cell(ended())
         await session.commit()
 
 
@@ -264,7 +271,7 @@ async def test_what_the_next_cell_adds_meanwhile_is_not_committed(
     for name in ("at once", "a little later"):
         prompt.before_cell()
         await asyncio.ensure_future(count_pets(prompt.session))
-        prompt.after_cell(SimpleNamespace(error_in_exec=None))
+        prompt.after_cell(ended())
         if name == "a little later":
             await asyncio.sleep(0)
         prompt.session.add(Pet(name=name))
@@ -300,8 +307,10 @@ async def test_an_interrupted_cell_of_a_notebook_has_no_result(
     assert capsys.readouterr().out == "The cell failed: the session is rolled back, and 1 row change is undone.\n"
 
 
+# IPython compiles the last line of a cell when the lines before it have run: an interrupt then is "before" the cell.
+@pytest.mark.parametrize("seen", ["error_in_exec", "error_before_exec"])
 def test_in_a_terminal_an_interrupted_cell_does_not_go_on(
-    migrated_url: URL, loop: asyncio.AbstractEventLoop, capsys: pytest.CaptureFixture[str]
+    migrated_url: URL, loop: asyncio.AbstractEventLoop, capsys: pytest.CaptureFixture[str], seen: str
 ) -> None:
     db = Database(migrated_url)
     prompt = PromptSession(db.engine)
@@ -316,7 +325,7 @@ def test_in_a_terminal_an_interrupted_cell_does_not_go_on(
     task = loop.create_task(cell())
     with pytest.raises(KeyboardInterrupt):
         loop.run_until_complete(task)
-    prompt.after_cell(SimpleNamespace(error_in_exec=KeyboardInterrupt()))
+    prompt.after_cell(ended(KeyboardInterrupt(), seen))
 
     assert task.cancelled()
     assert capsys.readouterr().out == "The cell failed: the session is rolled back, and 1 row change is undone.\n"
@@ -338,7 +347,7 @@ def test_in_a_terminal_the_end_of_a_transaction_can_be_interrupted(
 
     with monkeypatch.context() as patch:
         patch.setattr(prompt.session, "commit", slow_commit)
-        prompt.after_cell(SimpleNamespace(error_in_exec=None))
+        prompt.after_cell(ended())
 
     assert loop.run_until_complete(count_pets(prompt.session)) == 0
     loop.run_until_complete(prompt.session.close())
