@@ -14,7 +14,7 @@ from .driver_errors import committing, translated
 from .models import TABLES
 from .retries import Retries
 from .sessions import AsyncSession as AsyncSession
-from .sessions import Connected, OneTransactionPerTask, ReadOnlySession, StatementSession, flush
+from .sessions import Closing, Connected, OneTransactionPerTask, ReadOnlySession, StatementSession, flush
 
 Result = TypeVar("Result")
 
@@ -172,10 +172,12 @@ class Database:
             sqlalchemy.exc.InvalidRequestError: Two tasks use the session at the same time.
 
         """
-        bind = self._snapshot if snapshot else self._reader
-        session_class = AsyncSession if snapshot else StatementSession
-        session = session_class(bind, sync_session_class=ReadOnlySession, close_resets_only=False)
-        async with Connected(session):
+        options: dict[str, Any] = {"sync_session_class": ReadOnlySession, "close_resets_only": False}
+        if snapshot:
+            opened: Closing = Connected(AsyncSession(self._snapshot, **options))
+        else:
+            opened = Closing(StatementSession(self._reader, **options))  # Its first statement connects.
+        async with opened as session:
             with translated():
                 yield session
                 await flush(session)

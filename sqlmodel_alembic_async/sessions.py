@@ -1,28 +1,32 @@
 """Session classes, and how a session gets its connection and is closed."""
 
 import asyncio
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, cast
 from weakref import WeakSet
 
-from sqlalchemy import Select, event
+from sqlalchemy import Engine, Select, event
 from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSessionTransaction
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSessionTransaction
 from sqlalchemy.orm import ORMExecuteState, SessionTransaction
 from sqlalchemy.util import greenlet_spawn
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession as _AsyncSession
 
+from . import loading
 from .driver_errors import translated
 from .engines.waiting import until_done
 from .errors import DatabaseError, StorageError
+from .models import Row
 from .undo import undo_everything
 
 _CLOSE_TIMEOUT = 1.0
 _CLOSE_RETRY_INTERVAL = 0.01
 
+_IS_IN_USE = "another task is using this session: use one session per task"
 _NEEDS_TRANSACTION = "savepoints and streamed results need a transaction: use reading(snapshot=True) or transaction()"
 _IS_READ_ONLY = "the session is read-only: use transaction() to write"
 
@@ -60,7 +64,10 @@ class AsyncSession(_AsyncSession):
         try:
             undo_everything(self.sync_session)
         finally:
-            await super().close()
+            if self.sync_session.get_transaction() is None:
+                self.sync_session.close()  # It has no connection, so nothing waits.
+            else:
+                await super().close()
 
     async def reset(self) -> None:
         """Close the session, which may be used again; what was not committed is undone in its rows, too.
@@ -131,19 +138,13 @@ async def flush(session: AsyncSession) -> None:
         await session.flush()
 
 
-class Connected:
-    """A context manager that connects a session, and closes it even if its connection was lost."""
+class Closing:
+    """A context manager that closes a session, even if its connection was lost."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
     async def __aenter__(self) -> AsyncSession:
-        try:
-            with translated(OSError):
-                await self._session.connection()
-        except BaseException:
-            await self.__aexit__()
-            raise
         return self._session
 
     async def __aexit__(self, *error: object) -> None:
@@ -156,6 +157,19 @@ class Connected:
             await until_done(asyncio.create_task(self._session.invalidate()))
             if not isinstance(failure, SQLAlchemyError | OSError):
                 raise
+
+
+class Connected(Closing):
+    """A context manager that connects a session, and closes it."""
+
+    async def __aenter__(self) -> AsyncSession:
+        try:
+            with translated(OSError):
+                await self._session.connection()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self._session
 
 
 class OneTransactionPerTask:
@@ -182,6 +196,46 @@ class OneTransactionPerTask:
 class StatementSession(AsyncSession):
     """A session in autocommit mode: it refuses what needs a transaction, in the same way on each database."""
 
+    _is_loading = False
+    _is_closed = False
+
+    async def load(self, model: type[Row], query: Any, parameters: dict[str, Any]) -> list[Row] | None:
+        """Return the rows that a query of the model selects, or None if only exec() can load them.
+
+        It takes half the time of exec(), and a connection for this statement only.
+
+        Raises:
+            sqlalchemy.exc.InvalidRequestError: Another task is using the session.
+
+        """
+        session = self.sync_session
+        if self._is_closed or session.in_transaction() or loading.is_observed(session, model):
+            return None
+        if self._is_loading:
+            raise InvalidRequestError(_IS_IN_USE)
+        self._is_loading = True
+        try:
+            return await greenlet_spawn(_load, session, model, query, parameters)
+        finally:
+            self._is_loading = False
+
+    async def connection(self, *args: Any, **options: Any) -> AsyncConnection:
+        """Return the connection of the statements that load() does not execute. A driver's error is translated."""
+        with translated(OSError):
+            return await super().connection(*args, **options)
+
+    async def close(self) -> None:
+        """Close the session.
+
+        Raises:
+            sqlalchemy.exc.IllegalStateChangeError: Another task is using the session.
+
+        """
+        if self._is_loading:
+            raise IllegalStateChangeError(_IS_IN_USE)
+        self._is_closed = True
+        await super().close()
+
     def begin_nested(self) -> NoReturn:
         """Refuse a savepoint: raise DatabaseError."""
         raise DatabaseError(_NEEDS_TRANSACTION)
@@ -193,6 +247,27 @@ class StatementSession(AsyncSession):
     async def stream_scalars(self, *args: Any, **options: Any) -> NoReturn:
         """Refuse a streamed result: raise DatabaseError."""
         raise DatabaseError(_NEEDS_TRANSACTION)
+
+
+def _connecting(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    @functools.wraps(method)
+    async def connected(self: StatementSession, *args: Any, **options: Any) -> Any:
+        if not self.in_transaction():
+            await self.connection()
+        return await method(self, *args, **options)
+
+    return connected
+
+
+for _name in ("exec", "execute", "scalars", "scalar", "get", "get_one", "refresh", "merge", "run_sync"):
+    setattr(StatementSession, _name, _connecting(getattr(AsyncSession, _name)))
+
+
+def _load(session: Session, model: type[Row], *query: Any) -> list[Row] | None:
+    # Connecting and loading share a greenlet: a switch costs a good part of what a fast server needs to answer.
+    engine = cast("Engine", session.get_bind(model))
+    with engine.connect() as connection:
+        return loading.load(session, connection, model, *query)
 
 
 class ReadOnlySession(Session):

@@ -218,6 +218,10 @@ async def test_a_missing_table_says_migrate(empty_url: URL) -> None:
             await names(db)
 
 
+async def by_the_orm(session: package.AsyncSession) -> None:
+    await session.exec(select(Pet))
+
+
 @pytest.mark.parametrize("url", ["postgresql://nobody:secret@127.0.0.1:1/x", "mysql://nobody:secret@127.0.0.1:1/x"])
 async def test_an_unreachable_server_is_unavailable(url: str) -> None:
     async with Database(url) as db:
@@ -225,8 +229,12 @@ async def test_an_unreachable_server_is_unavailable(url: str) -> None:
             async with db.transaction():
                 pass
         with pytest.raises(DatabaseUnavailableError):
-            async with db.reading():
+            async with db.reading(snapshot=True):
                 pass
+        for read in (count_pets, list_pets, by_the_orm):
+            async with db.reading() as session:
+                with pytest.raises(DatabaseUnavailableError):
+                    await read(session)  # type: ignore[operator]  # each reads with a session
         with pytest.raises(DatabaseUnavailableError):
             await db.create_tables()
         with pytest.raises(DatabaseUnavailableError):

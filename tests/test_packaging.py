@@ -57,7 +57,8 @@ ROOMS = {
     | {"services.statements", "services.duplicates"},
     "services.csv_files": _BASE - {"undo"} | {"services.statements", "plain_signatures"},
     "retries": {"errors"},
-    "sessions": {"engines.common", "errors", "driver_errors", "undo"},
+    "loading": {"models"},
+    "sessions": {"engines.common", "errors", "driver_errors", "models", "undo", "loading"},
     "databases": {"settings", "computed_once", "engines", "driver_errors", "models", "retries", "sessions"}
     | {"schema_locks"},
     "command_lock": set(),

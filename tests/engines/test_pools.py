@@ -82,8 +82,9 @@ async def test_every_lane_has_connections_of_its_own(db: Database) -> None:
     pool = db.engine.pool
 
     assert isinstance(pool, ReadWritePool)
-    async with db.session() as plain, db.transaction(), db.reading():
+    async with db.session() as plain, db.transaction(), db.reading() as reader:
         await count_pets(plain)
+        await count_pets(reader)
         pools = (pool, pool.reader, *([pool.writer] if isinstance(pool, SQLitePool) else []))
         lent = [each.checkedout() for each in pools]
     assert lent == ([1, 1, 1] if isinstance(pool, SQLitePool) else [2, 1])
@@ -119,7 +120,7 @@ async def test_short_reads_do_not_wait_for_the_end_of_slow_ones(db: Database, mo
 
     async with asyncio.timeout(30), AsyncExitStack() as slow:
         for _ in range(15):
-            await slow.enter_async_context(db.reading())
+            await count_pets(await slow.enter_async_context(db.reading()))
         assert pool.reader.checkedout() == 15
 
     assert pool.reader.checkedin() == pool.reader.size() < 15

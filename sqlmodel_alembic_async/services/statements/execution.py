@@ -80,6 +80,16 @@ async def fetch_all(
         return list(await session.exec(query, params=values, execution_options=options))
 
 
+async def load_all(session: AsyncSession, model: type[Row], query: Any, values: dict[str, Any]) -> list[Row] | None:
+    """Return the rows that a query of the model selects; None if the session cannot load them without the ORM."""
+    load = getattr(session, "load", None)  # Of StatementSession.
+    if load is None:
+        return None
+    async with statement(session):
+        rows: list[Row] | None = await load(model, query, values)
+        return rows
+
+
 async def fetch_one(
     session: AsyncSession, query: SelectOfScalar[Scalar], values: dict[str, Any] | None = None
 ) -> Scalar | None:

@@ -16,7 +16,7 @@ from ...models import PetCreate, PetUpdate, Row, UserCreate, UserUpdate
 from ...undo import REMEMBERED, remember, remember_insert
 from . import prebuilt, unit_of_work
 from .column_values import Shape, as_shape, changed_values, new_values
-from .execution import POPULATE_EXISTING, as_written, dialect_of, fetch_one, statement
+from .execution import POPULATE_EXISTING, as_written, dialect_of, fetch_one, load_all, statement
 
 OnSimilar = Literal["allow", "error"]
 
@@ -25,7 +25,10 @@ async def fetch_by_id(session: AsyncSession, model: type[Row], row_id: int) -> R
     """Return one row, or None."""
     if not is_id(row_id):
         return None
-    return await fetch_one(session, prebuilt.selection(model), {"row_id": row_id})
+    query, values = prebuilt.selection(model), {"row_id": row_id}
+    if (loaded := await load_all(session, model, query, values)) is not None:
+        return next(iter(loaded), None)
+    return await fetch_one(session, query, values)
 
 
 async def fetch_as_written(session: AsyncSession, model: type[Row], row_id: int) -> Row | None:

@@ -88,8 +88,10 @@ async def fetch_page(
         cursor_dialect = execution.dialect_of(session, model).name
     if offset:
         values["page_offset"] = offset
-    fetch_all = chunks.fetch_all if limit > chunks.SLICE else execution.fetch_all
-    found = await fetch_all(session, _query(order, frozenset(terms), cursor_dialect, bool(offset)), values)
+    query = _query(order, frozenset(terms), cursor_dialect, bool(offset))
+    if (found := await execution.load_all(session, model, query, values)) is None:
+        fetch_all = chunks.fetch_all if limit > chunks.SLICE else execution.fetch_all
+        found = await fetch_all(session, query, values)
     items = found[:limit]
     if load is not None:
         await load(session, items)
