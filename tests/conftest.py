@@ -1,7 +1,8 @@
 """Fixtures: every database test runs on SQLite, PostgreSQL and MariaDB, each with a database of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterator
+import os
+from collections.abc import AsyncIterator, Awaitable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,22 @@ from sqlalchemy.engine import URL
 from sqlmodel_alembic_async import AsyncSession, Database, migrations
 from sqlmodel_alembic_async.services.csv_files import file_format
 
+from .measuring import measured
 from .servers import ENGINES, new_database
 
 collect_ignore = ["engines/dialect_suite"]  # test_dialect.py runs it, in processes of its own
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    # pytest-cov measures the processes of pytest-xdist: they need no measurement of their own.
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with measured(item):
+        return (yield)
 
 
 @pytest.fixture(scope="session", params=ENGINES)

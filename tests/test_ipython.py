@@ -19,6 +19,7 @@ from sqlalchemy.engine import URL
 
 from sqlmodel_alembic_async import Database, PetCreate, create_pet, stream_pets, unload_ipython_extension
 
+from .measuring import paused
 from .migrating import quoted
 
 PROMPT = re.compile(r"In \[\d+\]: ")
@@ -31,17 +32,19 @@ class Shell:
 
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         options = ["--simple-prompt", "--no-banner", "--colors=nocolor", "--no-confirm-exit"]
-        self.process = pexpect.spawn(
-            sys.executable,
-            ["-m", "IPython", *options, *arguments],
-            cwd=str(folder),
-            env={**os.environ, **self.environment, "IPYTHONDIR": str(folder / "ipython"), **environment},
-            encoding="utf-8",
-            timeout=30,
-            echo=False,
-            dimensions=(50, 300),
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # A program in the background ignores it.
-        )
+        environment = {**os.environ, **self.environment, "IPYTHONDIR": str(folder / "ipython"), **environment}
+        with paused():  # The program is measured nevertheless: its environment says so.
+            self.process = pexpect.spawn(
+                sys.executable,
+                ["-m", "IPython", *options, *arguments],
+                cwd=str(folder),
+                env=environment,
+                encoding="utf-8",
+                timeout=30,
+                echo=False,
+                dimensions=(50, 300),
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # A background program ignores it.
+            )
         self.process.expect(PROMPT)
         self.greeting = self.process.before.replace("\r", "")
 
