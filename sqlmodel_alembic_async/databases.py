@@ -155,7 +155,8 @@ class Database:
     async def reading(self, *, snapshot: bool = False) -> AsyncIterator[AsyncSession]:
         """Open a read-only session. It does not block writers, except as `snapshot` describes.
 
-        It may be used inside a transaction(), whose uncommitted changes it does not see.
+        Without a snapshot, it connects at its first statement. It may be used inside a transaction(), whose uncommitted
+        changes it does not see.
 
         Args:
             snapshot: False (default): each statement sees the rows that are committed when it begins; there is no
@@ -175,8 +176,10 @@ class Database:
         options: dict[str, Any] = {"sync_session_class": ReadOnlySession, "close_resets_only": False}
         if snapshot:
             opened: Closing = Connected(AsyncSession(self._snapshot, **options))
+        elif self._reader.pool is self.engine.pool:  # The application's own pool may have one connection for all.
+            opened = Connected(StatementSession(self._reader, **options))
         else:
-            opened = Closing(StatementSession(self._reader, **options))  # Its first statement connects.
+            opened = Closing(StatementSession(self._reader, **options))
         async with opened as session:
             with translated():
                 yield session

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, cast
 from weakref import WeakSet
 
-from sqlalchemy import Engine, Select, event
+from sqlalchemy import Connection, Engine, Select, event
 from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSessionTransaction
 from sqlalchemy.orm import ORMExecuteState, SessionTransaction
@@ -28,6 +28,7 @@ _CLOSE_RETRY_INTERVAL = 0.01
 
 _IS_IN_USE = "another task is using this session: use one session per task"
 _NEEDS_TRANSACTION = "savepoints and streamed results need a transaction: use reading(snapshot=True) or transaction()"
+_HAS_NO_TRANSACTION = "reading() has no transaction: use reading(snapshot=True) or transaction()"
 _IS_READ_ONLY = "the session is read-only: use transaction() to write"
 
 
@@ -197,6 +198,7 @@ class StatementSession(AsyncSession):
     """A session in autocommit mode: it refuses what needs a transaction, in the same way on each database."""
 
     _is_loading = False
+    _loading: Connection | None = None
     _is_closed = False
 
     async def load(self, model: type[Row], query: Any, parameters: dict[str, Any]) -> list[Row] | None:
@@ -208,16 +210,30 @@ class StatementSession(AsyncSession):
             sqlalchemy.exc.InvalidRequestError: Another task is using the session.
 
         """
+        self.refuse_while_loading()
         session = self.sync_session
-        if self._is_closed or session.in_transaction() or loading.is_observed(session, model):
+        if self._is_closed or session.in_transaction() or not loading.can_load(session, model):
             return None
-        if self._is_loading:
-            raise InvalidRequestError(_IS_IN_USE)
         self._is_loading = True
         try:
-            return await greenlet_spawn(_load, session, model, query, parameters)
+            # Connecting and loading share a greenlet: each one costs a good part of what a fast server needs.
+            return await greenlet_spawn(self._load, model, query, parameters)
         finally:
             self._is_loading = False
+            self._loading = None
+
+    def _load(self, model: type[Row], *query: Any) -> list[Row]:
+        engine = cast("Engine", self.sync_session.get_bind(model))
+        with engine.connect() as connection:
+            if self._is_closed:
+                raise InvalidRequestError("the session was closed")
+            self._loading = connection
+            return loading.load(self.sync_session, connection, model, *query)
+
+    def refuse_while_loading(self) -> None:
+        """Raise InvalidRequestError if another task is loading."""
+        if self._is_loading:
+            raise InvalidRequestError(_IS_IN_USE)
 
     async def connection(self, *args: Any, **options: Any) -> AsyncConnection:
         """Return the connection of the statements that load() does not execute. A driver's error is translated."""
@@ -236,6 +252,22 @@ class StatementSession(AsyncSession):
         self._is_closed = True
         await super().close()
 
+    async def invalidate(self) -> None:
+        """Close the session and its connections, even while another task is loading.
+
+        Raises:
+            sqlalchemy.exc.IllegalStateChangeError: Another task is using the session otherwise.
+
+        """
+        self._is_closed = True
+        if self._loading is not None:
+            await greenlet_spawn(self._loading.invalidate)
+        await super().invalidate()
+
+    def begin(self) -> NoReturn:
+        """Refuse a transaction: raise DatabaseError."""
+        raise DatabaseError(_HAS_NO_TRANSACTION)
+
     def begin_nested(self) -> NoReturn:
         """Refuse a savepoint: raise DatabaseError."""
         raise DatabaseError(_NEEDS_TRANSACTION)
@@ -252,6 +284,7 @@ class StatementSession(AsyncSession):
 def _connecting(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(method)
     async def connected(self: StatementSession, *args: Any, **options: Any) -> Any:
+        self.refuse_while_loading()
         if not self.in_transaction():
             await self.connection()
         return await method(self, *args, **options)
@@ -261,13 +294,6 @@ def _connecting(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitabl
 
 for _name in ("exec", "execute", "scalars", "scalar", "get", "get_one", "refresh", "merge", "run_sync"):
     setattr(StatementSession, _name, _connecting(getattr(AsyncSession, _name)))
-
-
-def _load(session: Session, model: type[Row], *query: Any) -> list[Row] | None:
-    # Connecting and loading share a greenlet: a switch costs a good part of what a fast server needs to answer.
-    engine = cast("Engine", session.get_bind(model))
-    with engine.connect() as connection:
-        return loading.load(session, connection, model, *query)
 
 
 class ReadOnlySession(Session):

@@ -1,6 +1,7 @@
 """Rows that a reader loads without the ORM's own loading are rows as the ORM loads them."""
 
 import asyncio
+import os
 import pickle
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError, MissingGreenlet
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
+from sqlalchemy.pool import NullPool
+from sqlalchemy.util import await_
 from sqlmodel import col, select
 
 from sqlmodel_alembic_async import (
@@ -24,6 +27,7 @@ from sqlmodel_alembic_async import (
     StorageError,
     User,
     UserCreate,
+    count_pets,
     create_pet,
     create_pets,
     create_user,
@@ -31,6 +35,7 @@ from sqlmodel_alembic_async import (
     get_user,
     list_pets,
     list_users,
+    sessions,
     stream_pets,
     update_pet,
 )
@@ -215,6 +220,71 @@ async def test_two_tasks_cannot_use_one_reader(db: Database, pet: Pet) -> None:
         assert "in use by another task" in str(refused)
 
 
+async def test_no_other_statement_runs_while_a_task_loads(db: Database, pet: Pet) -> None:
+    async with db.reading() as session:
+        results = await asyncio.gather(
+            get_pet(session, pet.id), session.get(Pet, pet.id), session.exec(select(Pet)), return_exceptions=True
+        )
+
+    assert isinstance(results[0], Pet)
+    assert [type(refused) for refused in results[1:]] == [InvalidRequestError, InvalidRequestError]
+
+
+async def test_who_leaves_the_block_ends_the_load_of_another_task(
+    db: Database, pet: Pet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "_CLOSE_TIMEOUT", 0.1)
+    pool: Any = db.engine.pool
+
+    def wait(*args: object) -> None:
+        await_(asyncio.sleep(0.5))
+
+    event.listen(db.engine.sync_engine, "before_cursor_execute", wait)
+    async with db.reading() as session:
+        loading = asyncio.create_task(get_pet(session, pet.id))
+        await asyncio.sleep(0.1)
+    with pytest.raises(DatabaseError):
+        await loading
+    assert pool.reader.checkedout() == 0
+    with pytest.raises(DatabaseError, match="the session is closed"):
+        await get_pet(session, pet.id)
+
+
+async def test_a_load_that_waits_for_a_connection_ends_with_the_session(
+    migrated_url: URL, pet: Pet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "_CLOSE_TIMEOUT", 0.1)
+    async with Database(migrated_url, pool_size=1, max_overflow=0) as db:
+        async with db.reading() as holding:
+            await count_pets(holding)
+            async with db.reading() as session:
+                loading = asyncio.create_task(get_pet(session, pet.id))
+                await asyncio.sleep(0.05)
+        with pytest.raises(DatabaseError, match="the session is closed"):
+            await loading
+
+
+async def test_a_failed_load_holds_no_connection(empty_url: URL) -> None:
+    async with Database(empty_url, pool_size=1, max_overflow=0) as db, db.reading() as session:
+        with pytest.raises(DatabaseError, match="a table is missing"):
+            await get_pet(session, 1)
+        pool: Any = db.engine.pool
+        assert pool.reader.checkedout() == 0
+        assert not session.in_transaction()
+
+
+async def test_a_reader_has_no_transaction(db: Database) -> None:
+    async with db.reading() as session:
+        with pytest.raises(DatabaseError, match="no transaction"):
+            session.begin()
+
+
+async def test_a_pool_of_the_application_lends_its_connection_for_the_block(migrated_url: URL, pet: Pet) -> None:
+    async with Database(migrated_url, poolclass=NullPool) as db, db.reading() as session:
+        assert session.in_transaction()
+        assert (await get_pet(session, pet.id)).name == "Rex"
+
+
 async def test_a_reader_that_is_loading_is_not_closed(db: Database, pet: Pet) -> None:
     async with db.reading() as session:
         loading = asyncio.create_task(get_pet(session, pet.id))
@@ -242,7 +312,13 @@ async def test_the_application_can_hide_rows(db: Database, pet: Pet) -> None:
         assert len((await list_pets(session)).items) == 1
 
 
-@pytest.mark.parametrize(("target", "name"), [(Session, "loaded_as_persistent"), (Pet, "load"), (Pet, "refresh")])
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        *((Session, name) for name in ("after_begin", "after_transaction_create", "after_transaction_end")),
+        *((Session, "loaded_as_persistent"), (Pet, "load"), (Pet, "refresh")),
+    ],
+)
 async def test_the_application_is_told_of_loaded_rows(db: Database, pet: Pet, target: Any, name: str) -> None:
     told: list[tuple[Any, ...]] = []
 
@@ -255,37 +331,58 @@ async def test_the_application_is_told_of_loaded_rows(db: Database, pet: Pet, ta
             await get_pet(session, pet.id)
 
     assert len(told) == 1
-    assert loaded in told[0]
+    assert loaded in told[0] or session.sync_session in told[0]
 
 
-def test_attributes_that_the_application_maps_are_loaded(migrated_url: URL) -> None:
+async def test_a_listener_may_be_any_function(db: Database, pet: Pet) -> None:
+    told: list[ORMExecuteState] = []
+    with listening(Session, "do_orm_execute", told.append):
+        async with db.reading() as session:
+            await get_pet(session, pet.id)
+
+    assert len(told) == 1
+
+
+def test_attributes_that_the_application_maps_are_loaded(empty_url: URL) -> None:
     program = """
 import asyncio
 import sqlalchemy as sa
-from sqlalchemy.orm import column_property
+from sqlalchemy.orm import backref, column_property, relationship
+from sqlmodel import Field, Relationship, SQLModel
 from sqlmodel_alembic_async import *
 
 sa.inspect(Pet).add_property("shout", column_property(sa.func.upper(Pet.__table__.c.name)))
 sa.inspect(Pet).add_property("title", column_property(sa.func.lower(Pet.__table__.c.name)))
 
+class Visit(SQLModel, table=True):
+    id: int | None = Field(default=None, primary_key=True)
+    user_id: int = Field(foreign_key="user.id")
+    user: User = Relationship(sa_relationship=relationship(User, backref=backref("visits", lazy="selectin")))
+
 async def main():
     async with database:
+        await migrations.upgrade()
         async with database.transaction() as session:
             pet = await create_pet(session, PetCreate(name="Rex"))
         async with database.reading() as session:
             pet = await get_pet(session, pet.id)
             print(pet.shout, pet.title, (await list_pets(session)).items[0].shout)
+        async with database.engine.begin() as connection:
+            await connection.run_sync(Visit.__table__.create)
         async with database.transaction() as session:
             await delete_pet(session, pet.id)
+            user = await create_user(session, UserCreate(name="Ada"))
+            session.add(Visit(user_id=user.id))
+        async with database.reading() as session:
+            print(len((await get_user(session, user.id)).visits))
 
 asyncio.run(main())
 """
-    url = migrated_url.render_as_string(hide_password=False)
-    done = subprocess.run(
-        [sys.executable, "-c", program], env={"DATABASE_URL": url}, capture_output=True, text=True, timeout=60
-    )
+    url = empty_url.render_as_string(hide_password=False)
+    environment = os.environ | {"DATABASE_URL": url}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
 
-    assert (done.stdout, done.returncode) == ("REX rex REX\n", 0), done.stderr
+    assert (done.stdout, done.returncode) == ("REX rex REX\n1\n", 0), done.stderr
 
 
 async def test_a_user_and_the_pets_are_read_together(db: Database, pet: Pet) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import TypeVar
 
 from sqlalchemy.util import await_
@@ -80,11 +81,23 @@ class FairQueue(AsyncAdaptedQueue[Item]):
             return self.get_nowait()
         return await_(self._wait(timeout))
 
-    async def _wait(self, seconds: float | None) -> Item:
+    def get_patiently(self, patience: float, timeout: float | None, may_give_up: Callable[[], bool]) -> Item:
+        """Return an item; raise Empty after `patience` seconds if the caller may give up then, else after `timeout`."""
+        if self._items:
+            return self.get_nowait()
+        return await_(self._wait(timeout, patience, may_give_up))
+
+    async def _wait(
+        self, seconds: float | None, patience: float | None = None, may_give_up: Callable[[], bool] = bool
+    ) -> Item:
         waiter: asyncio.Future[Item] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
             async with asyncio.timeout(seconds):
+                if patience is not None:
+                    await asyncio.wait([waiter], timeout=patience)
+                    if not waiter.done() and may_give_up():
+                        raise TimeoutError
                 return await waiter
         except BaseException as error:
             if not waiter.cancel() and not waiter.cancelled():

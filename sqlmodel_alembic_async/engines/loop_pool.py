@@ -5,10 +5,10 @@ import logging
 import os
 import threading
 import time
-from contextlib import suppress
 from typing import Any, Literal
 
 from sqlalchemy.exc import MissingGreenlet
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import await_
 from sqlalchemy.util.concurrency import in_greenlet
@@ -101,10 +101,14 @@ class LoopPool(AsyncAdaptedQueuePool):
         return record
 
     def _get(self, share: Share) -> Any:
-        if 0 <= share.overflow < self._max_overflow:
-            with suppress(Empty):
-                return share.idle.get(timeout=self.patience)
-        return super()._do_get()
+        if not 0 <= share.overflow < self._max_overflow:
+            return super()._do_get()
+        try:
+            return share.idle.get_patiently(self.patience, self._timeout, lambda: share.overflow < self._max_overflow)
+        except Empty:
+            if share.overflow < self._max_overflow:
+                return super()._do_get()
+            raise PoolTimeoutError("all connections are in use, and none became free in time") from None
 
     def _do_return_conn(self, record: Any) -> None:
         share: Share = record.record_info[_SHARE]

@@ -10,10 +10,12 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from sqlmodel_alembic_async import Database, Pet, PetCreate, StorageError, count_pets, create_pet, engines, list_pets
+from sqlmodel_alembic_async.engines.loop_pool import LoopPool
 from sqlmodel_alembic_async.engines.pools import ReadWritePool, SQLitePool
 from sqlmodel_alembic_async.engines.sqlite.connection import Connection
 
@@ -110,6 +112,36 @@ async def test_a_task_waits_for_a_connection_before_it_opens_one_more(
         assert await asyncio.gather(*(read() for _ in range(20))) == [0] * 20
 
     assert len(opened) == pool.reader.size()
+
+
+async def test_who_asks_first_gets_a_connection_first(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LoopPool, "patience", 0.5)
+    order: list[str] = []
+
+    async with Database(db.url, pool_size=1, max_overflow=1) as small:
+
+        async def use(name: str, start: float) -> None:
+            await asyncio.sleep(start)
+            async with small.engine.connect():
+                order.append(name)
+                await asyncio.sleep(0.2 if order[0] != name else 2)
+
+        async with small.engine.connect():
+            # The first one opens a connection after its patience. The second one then loses its own, but not its turn.
+            waiting = asyncio.gather(use("first", 0), use("second", 0.1), use("third", 0.3))
+            await asyncio.sleep(0.7)
+        await waiting
+
+    assert order == ["first", "second", "third"]
+
+
+async def test_a_task_waits_no_longer_than_the_time_out_of_the_pool(db: Database) -> None:
+    small = Database(db.url, pool_size=1, max_overflow=1, pool_timeout=0.5)
+    async with small, small.engine.connect(), AsyncExitStack() as opened:
+        ways = [opened.enter_async_context(small.engine.connect()) for _ in range(2)]
+        results = await asyncio.gather(*ways, return_exceptions=True)
+
+    assert [isinstance(result, PoolTimeoutError) for result in results] == [False, True]
 
 
 async def test_short_reads_do_not_wait_for_the_end_of_slow_ones(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,8 +35,9 @@ async def statement(session: AsyncSession) -> AsyncIterator[None]:
                 "the session is closed or in use by another task: give each task an open session of its own"
             ) from cause_of(error)
         except (SQLAlchemyError, OSError) as error:
-            with suppress(SQLAlchemyError, OSError):
-                await session.run_sync(_end_transaction, cause_of(error))
+            if session.in_transaction():
+                with suppress(SQLAlchemyError, OSError):
+                    await session.run_sync(_end_transaction, cause_of(error))
             raise
 
 
