@@ -1,8 +1,10 @@
 """Switches coverage off: it nearly doubles the time of a test, and of a program that the test starts."""
 
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
+from functools import _lru_cache_wrapper
 from pathlib import Path
 
 import pytest
@@ -53,12 +55,26 @@ _FOLDER = Path(__file__).parent
 _OF_PROGRAMS = "COVERAGE_PROCESS_CONFIG"
 
 
-def measured(item: pytest.Item) -> AbstractContextManager[None]:
-    """Return the context of a test, in which coverage is on or off."""
-    return nullcontext() if is_measured(item) else paused()
+@contextmanager
+def measured(item: pytest.Item) -> Iterator[None]:
+    """Run a test with coverage on or off."""
+    if _is_measured(item):
+        yield
+        return
+    with paused():
+        yield
+    _clear_caches()
 
 
-def is_measured(item: pytest.Item) -> bool:
+def _clear_caches() -> None:
+    """Let a later test, which is measured, run the functions again whose results this one has cached."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "sqlmodel_alembic_async"]:
+        for value in list(vars(sys.modules[name]).values()):
+            if isinstance(value, _lru_cache_wrapper):
+                value.cache_clear()
+
+
+def _is_measured(item: pytest.Item) -> bool:
     """Return whether coverage measures a test."""
     path = item.path.relative_to(_FOLDER).as_posix()
     engine = item.callspec.params.get("engine_name") if hasattr(item, "callspec") else None
